@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors npusim raises for a caller's mistake: one base, one child per kind.
+
+Every child is also the builtin a caller would expect, so ``except ValueError`` works too.
+The wording is ``<what> must <rule>, got <value>``, lower case, without a full stop.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NpusimError(Exception):
+    """Base of all errors a caller can cause; the command line prints it and exits with 2."""
+
+
+class ConfigError(NpusimError, ValueError):
+    """An argument, option or file field breaks a rule that the message names."""
+
+
+class StreamError(NpusimError, ValueError):
+    """A compressed weight stream breaks its format.
+
+    Attributes:
+        bit_offset: position of the first bit of the field that is wrong, from the stream's start.
+    """
+
+    def __init__(self, message: str, bit_offset: int):
+        super().__init__(f"{message} (at bit {bit_offset})")
+        self.bit_offset = bit_offset
+
+
+class FormatError(NpusimError, ValueError):
+    """A model file is truncated, corrupted or of another format than its reader expects."""
+
+
+class UnknownNameError(NpusimError, LookupError):
+    """A name is not among the registered or built-in ones; the message lists those."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]):
+        names = sorted(known)
+        close = difflib.get_close_matches(str(name), names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"{kind} must be one of {', '.join(names)}, got {name!r}{hint}")
+
+
+class MissingExtraError(NpusimError, ImportError):
+    """An optional part was asked for whose dependency is not installed."""
+
+    def __init__(self, what: str, extra: str, cause: ImportError):
+        super().__init__(
+            f"{what} must have the extra [{extra}] installed "
+            f"(pip install 'npusim[{extra}]'), got: {cause}"
+        )

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plug-ins by name, through entry points; each is imported only when it is asked for.
+
+Built-ins and strangers' plug-ins use the same door: an entry point in one of the groups of
+`GROUPS`, declared in the ``pyproject.toml`` of the package that brings the plug-in.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from npusim.errors import ConfigError, UnknownNameError
+
+GROUPS = ("npusim.commands", "npusim.schemes", "npusim.searchers", "npusim.spaces")
+"""What can be plugged in: commands of the CLI, compression schemes, searchers, search spaces."""
+
+
+@cache
+def _found(group: str) -> dict[str, EntryPoint]:
+    if group not in GROUPS:
+        raise UnknownNameError("entry-point group", group, GROUPS)
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=group):
+        if entry.name in found and found[entry.name].value != entry.value:
+            raise ConfigError(
+                f"a name in {group} must be registered once, got {entry.name!r} from "
+                f"{found[entry.name].value!r} and {entry.value!r}"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def names(group: str) -> list[str]:
+    """Sorted names registered in an entry-point group; imports none of them.
+
+    Raises:
+        UnknownNameError: `group` is not one of `GROUPS`.
+
+    >>> "raw" in names("npusim.schemes")
+    True
+    """
+    return sorted(_found(group))
+
+
+def get(group: str, name: str) -> Any:
+    """Import and return the object registered as `name` in `group`.
+
+    Raises:
+        UnknownNameError: no such group, or no such name in it; lists the known ones.
+    """
+    found = _found(group)
+    if name not in found:
+        raise UnknownNameError(group.removeprefix("npusim.").removesuffix("s"), name, found)
+    return found[name].load()
