@@ -189,3 +189,88 @@ def legacy(values: list[int]) -> bytes:
         indices = [palette.index(w) for w in weights]
         sections.append(Section(palette, indices, runs, legacy_slices(palette, indices, runs)))
     return emit(sections)
+
+
+# --- regor ------------------------------------------------------------------------------------
+
+REGOR_SECTION_WEIGHTS = 131072
+REGOR_SWITCH_BITS = 40
+REGOR_UNCODABLE_BITS = 40
+
+
+def regor_zero_runs(values: list[int]) -> bool:
+    """Zeros are over five times the most common other value, and half of them come in runs."""
+    counts = Counter(values)
+    zeros = counts.pop(0, 0)
+    in_runs, length = 0, 0
+    for v in [*values, 1]:
+        if v == 0:
+            length += 1
+        else:
+            in_runs += length if length >= 2 else 0
+            length = 0
+    return zeros > 5 * max(counts.values(), default=0) and 2 * in_runs >= zeros
+
+
+def regor_path(costs: list[list[int | None]]) -> list[tuple[int, int]]:
+    """Greedy choice of configurations: [(first symbol, state)] of each slice."""
+    n = len(costs[0])
+    total = [0] * n
+    uncodable = [-1] * n  # last symbol a state could not code
+    out: list[tuple[int, int]] = []
+    active = -1
+    before = 0
+    for i, row in enumerate(costs):
+        for s, bits in enumerate(row):
+            if bits is None:
+                total[s] += REGOR_UNCODABLE_BITS
+                uncodable[s] = i
+            else:
+                if i and uncodable[s] == i - 1:
+                    total[s] = before  # of the active state: bygones are bygones
+                total[s] += bits
+        codable = [s for s in range(n) if row[s] is not None]
+        best = min(codable, key=lambda s: (total[s], s))
+        if active < 0:
+            active = best
+            out.append((0, best))
+        elif row[active] is None or total[best] + REGOR_SWITCH_BITS < before:
+            if total[best] < total[active] and uncodable[best] <= uncodable[active]:
+                out[-1] = (out[-1][0], best)
+            else:
+                out.append((i, best))
+            active = best
+        before = total[active]
+    return out
+
+
+def regor_slices(palette: Palette, indices: list[int], runs: list[int]) -> list[Slice]:
+    """Slices of one section by regor's greedy search."""
+    costs = [[index_bits(palette, c, x) for c in WEIGHT_CONFIGS] for x in indices]
+    zdiv = 0
+    if palette.zero_runs:
+        run_costs: list[list[int | None]] = [
+            [(z >> k) + 1 + k for k in range(f.ZDIV_MAX + 1)] for z in runs
+        ]
+        zdiv = regor_path(run_costs)[-1][1]
+    path = regor_path(costs)
+    slices = []
+    for (start, state), (end, _) in pairwise([*path, (len(indices), 0)]):
+        while start < end:
+            n = min(end - start, f.SLICE_LEN_EMITTED_MAX)
+            slices.append(Slice(n, *WEIGHT_CONFIGS[state], zdiv))
+            start += n
+    return slices
+
+
+def regor(values: list[int]) -> bytes:
+    """Stream of the C++ encoder inside regor."""
+    sections = []
+    for start in range(0, len(values), REGOR_SECTION_WEIGHTS):
+        part = values[start : start + REGOR_SECTION_WEIGHTS]
+        zero_runs = regor_zero_runs(part)
+        palette = choose_palette(part, zero_runs, at_half=True)
+        weights, runs = coded(part, zero_runs)
+        indices = [palette.index(w) for w in weights]
+        sections.append(Section(palette, indices, runs, regor_slices(palette, indices, runs)))
+    return emit(sections)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of the weight stream in plain Python integers: slow, obvious, the definition of correct.
+"""The order of the weight stream in plain Python integers: the definition of correct.
 
 Source: [VELA] mlw_codec.reorder_encode.
 """
