@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
@@ -90,20 +91,6 @@ class _Order:
             _round_up(ofm_depth, self.ofm_ublock_depth) * elements * _round_up(ifm_depth, ifm_step)
         )
 
-    def elements(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Kernel elements in order, -1 for padding, and where each sub-kernel starts in them."""
-        _, height, width, _ = self.shape
-        rows, columns = self.sub_kernel
-        index = np.arange(height * width).reshape(height, width)
-        order: list[int] = []
-        starts = [0]
-        for y in range(0, height, rows):
-            for x in range(0, width, columns):
-                order.extend(index[y : y + rows, x : x + columns].ravel().tolist())
-                order.extend([-1] * (-len(order) % self.element_step))
-                starts.append(len(order))
-        return np.array(order, np.int64), np.array(starts, np.int64)
-
 
 def reorder(
     weights: npt.ArrayLike,
@@ -146,7 +133,7 @@ def reorder(
     order = _order(array.shape, npu, ofm_block_depth, traversal, ifm_bits, dilation, core)
     array = _corrected(array, zero_point)
     n_cores = get(npu).n_cores
-    source = np.require(array[core::n_cores], np.int16, "C")
+    source = np.require(array[core::n_cores], np.int16, ("C", "W"))
     values = np.empty(order.coded(), np.int16)
     _walk(source, values, order, restoring=False)
     return values
@@ -220,7 +207,7 @@ def restore(
     if array.shape != (order.coded(),):
         raise ConfigError(f"values must have shape ({order.coded()},), got {array.shape}")
     _check_range("values", array, 0)
-    source = np.require(array, np.int16, "C")
+    source = np.require(array, np.int16, ("C", "W"))
     weights = np.empty(order.shape, np.int16)
     at = _walk(weights, source, order, restoring=True)
     if at >= 0:
@@ -382,8 +369,8 @@ def _check_ifm_bits(ifm_bits: int) -> None:
 def _corrected(weights: npt.NDArray[Any], zero_point: int) -> npt.NDArray[Any]:
     """Weights less the zero point; 8-bit ones always fit once the zero point does."""
     if weights.dtype.itemsize == 1:
-        limits = np.iinfo(weights.dtype)
-        integer(f"zero_point of {weights.dtype} weights", zero_point, limits.min, limits.max)
+        low = -128 if weights.dtype.kind == "i" else 0
+        integer("zero_point of 8-bit weights", zero_point, low, low + 255)
         return np.subtract(weights, zero_point, dtype=np.int16) if zero_point else weights
     integer("zero_point", zero_point, -_DIM_MAX, _DIM_MAX)
     _check_range("weights", weights, zero_point)
@@ -402,7 +389,7 @@ def _check_range(what: str, values: npt.NDArray[Any], zero_point: int) -> None:
 def _walk(weights: Int16Array, values: Int16Array, order: _Order, restoring: bool) -> int:
     from npusim.weights.reorder_kernels import walk
 
-    elements, starts = order.elements()
+    elements, starts = _elements(*order.shape[1:3], *order.sub_kernel, order.element_step)
     depths = np.array(
         [
             order.ofm_block_depth,
@@ -416,6 +403,22 @@ def _walk(weights: Int16Array, values: Int16Array, order: _Order, restoring: boo
     ofm_depth, _, _, ifm_depth = order.shape
     kernels = weights.reshape(ofm_depth, -1, ifm_depth)
     return int(walk(kernels, values, elements, starts, depths, restoring))
+
+
+@lru_cache(maxsize=256)
+def _elements(
+    height: int, width: int, rows: int, columns: int, step: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Kernel elements in order, -1 for padding, and where each sub-kernel starts in them."""
+    index = np.arange(height * width).reshape(height, width)
+    order: list[int] = []
+    starts = [0]
+    for y in range(0, height, rows):
+        for x in range(0, width, columns):
+            order.extend(index[y : y + rows, x : x + columns].ravel().tolist())
+            order.extend([-1] * (-len(order) % step))
+            starts.append(len(order))
+    return np.array(order, np.int64), np.array(starts, np.int64)
 
 
 def _parts(length: int, most: int) -> list[tuple[int, int]]:
