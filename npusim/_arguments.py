@@ -73,9 +73,21 @@ def real_array(what: str, values: npt.ArrayLike, low: float, high: float) -> npt
     array = array.astype(np.float64)
     outside = ~((array >= low) & (array <= high))
     if outside.any():
-        bound = f"{low:g}..{high:g}" if math.isfinite(high) else f"at least {low:g}"
-        raise ConfigError(f"{what} must be in {bound}, got {array[outside].flat[0]:g}")
+        bound = f"in {low:g}..{high:g}" if math.isfinite(high) else f"at least {low:g}"
+        raise ConfigError(f"{what} must be {bound}, got {array[outside].flat[0]:g}")
     return array
+
+
+def real(what: str, value: Any, low: float, high: float) -> float:
+    """`value` as one float in low..high; NaN is outside every range.
+
+    Raises:
+        ConfigError: `value` is not one real number or out of range.
+    """
+    array = real_array(what, value, low, high)
+    if array.ndim:
+        raise ConfigError(f"{what} must be one number, got shape {array.shape}")
+    return float(array)
 
 
 def _short(value: Any) -> str:
