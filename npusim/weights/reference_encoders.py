@@ -47,7 +47,8 @@ def choose_palette(values: list[int], zero_runs: bool, at_half: bool) -> Palette
     chosen = ranked[:limit]
     covered, total = sum(n for n, _ in chosen), sum(n for n, _ in ranked)
     entries = [folded for _, folded in chosen]
-    if (2 * covered < total) if at_half else (2 * covered <= total):
+    half = total // 2
+    if covered < half or (covered == half and not at_half):
         entries = []
     if len(entries) == 1:
         entries.append(0)
@@ -199,7 +200,7 @@ REGOR_UNCODABLE_BITS = 40
 
 
 def regor_zero_runs(values: list[int]) -> bool:
-    """Zeros are over five times the most common other value, and half of them come in runs."""
+    """Zeros are over five times the most common other value, and (half rounded down) come in runs."""
     counts = Counter(values)
     zeros = counts.pop(0, 0)
     in_runs, length = 0, 0
@@ -209,7 +210,7 @@ def regor_zero_runs(values: list[int]) -> bool:
         else:
             in_runs += length if length >= 2 else 0
             length = 0
-    return zeros > 5 * max(counts.values(), default=0) and 2 * in_runs >= zeros
+    return zeros > 5 * max(counts.values(), default=0) and in_runs >= zeros // 2
 
 
 def regor_path(costs: list[list[int | None]]) -> list[tuple[int, int]]:
@@ -241,6 +242,8 @@ def regor_path(costs: list[list[int | None]]) -> list[tuple[int, int]]:
                 out.append((i, best))
             active = best
         before = total[active]
+    if len(out) > 1 and out[-2][1] == out[-1][1]:
+        out.pop()  # only the last slice is joined with an equal one before it
     return out
 
 
