@@ -36,26 +36,26 @@ def log2_up(n):  # n i64 -> least b with n <= 1 << b, at most 8; twin: _log2_up
 @kernel
 def distinct_since(seen, low, high, start):
     # seen i32 [511], positions; values low..high (+255); twin: len({0, *values[start:]})
-    count = 0
-    for value in range(low, high + 1):
-        count += seen[value] >= start
-    return count + (seen[255] < start)
+    count = np.int32(seen[255] < start)
+    for value in range(np.uint64(low), np.uint64(high + 1)):
+        count += np.int32(seen[value] >= start)
+    return np.int64(count)
 
 
 @kernel
-def legacy_sections(values, starts, seen, ring):
-    # values i16 [n], starts i64 [n + 1], seen i32 [511], ring i64 [RING] -> number of starts
+def legacy_sections(values, low, high, starts, seen, ring):
+    # values i16 [n] in low..high (+ 255), starts i64 [n + 1], seen i32 [511], ring i32 [RING]
+    # -> number of starts; twin: reference_encoders.legacy_sections
     # Works on counts of non-zeros: a check is due when the non-zeros since the last restart are
     # a multiple of 32, and stays due for the zeros that follow, where only a change of `excess`
     # or of the state can change its outcome.
     n_starts, starts[0] = 1, 0
     last, have, size = 0, 0, 0
     nonzeros, before_last = 0, 0  # non-zeros up to and with i; before `last`
-    low, high = 255, 255
     seen[:] = -1
     due, done_at, done_excess = 33, -1, -1
     for i in range(values.size):
-        value = values[i] + 255
+        value = np.uint64(np.int64(values[i]) + 255)
         if have and seen[value] < last:
             size += 1
             done_at = -1
@@ -70,9 +70,7 @@ def legacy_sections(values, starts, seen, ring):
                 n_starts += 1
                 due = nonzeros + 33
         seen[value] = i
-        low = min(low, value)
-        high = max(high, value)
-        ring[nonzeros & (RING - 1)] = i
+        ring[np.uint64(nonzeros & (RING - 1))] = i
         nonzeros += value != 255
         if nonzeros < due:
             continue
@@ -88,7 +86,7 @@ def legacy_sections(values, starts, seen, ring):
                 continue
             first = nonzeros - span - 2  # number of the (span + 2)-th latest non-zero
             start = ring[first & (RING - 1)] if first >= before_last else last
-            distinct = distinct_since(seen, low, high, start)
+            distinct = distinct_since(seen, low, high, np.int32(start))
             fresh = distinct - excess
             if have:
                 gain = span * 15 * (log2_up(size - excess) - log2_up(fresh))
@@ -111,3 +109,145 @@ def legacy_sections(values, starts, seen, ring):
         else:
             due = before_last + 1 + (((in_section + 31 + 32 * have) >> (5 + have)) << (5 + have))
     return n_starts
+
+
+@kernel
+def legacy_zero_runs(counts):  # counts i64 [511] of values + 255 -> 0 or 1
+    zeros = counts[255]
+    for value in range(511):
+        if value != 255 and zeros <= 4 * counts[value]:
+            return 0
+    return 1
+
+
+@kernel
+def regor_zero_runs(values, counts):  # values i16 [n], counts i64 [511] -> 0 or 1
+    zeros = counts[255]
+    for value in range(511):
+        if value != 255 and zeros <= 5 * counts[value]:
+            return 0
+    in_runs = 0
+    for i in range(1, values.size):
+        in_runs += values[i] == 0 and values[i - 1] == 0  # zeros that follow a zero
+    for i in range(values.size):  # and those that begin a run of two or more
+        if values[i] == 0 and (i == 0 or values[i - 1] != 0):
+            in_runs += i + 1 < values.size and values[i + 1] == 0
+    return np.int64(in_runs >= zeros // 2)
+
+
+@kernel
+def choose_palette(counts, zero_runs, at_half, row, entries):
+    # counts i64 [511] of values + 255; row i64 [9] and entries i64 [32] are filled
+    # twin: reference_encoders.choose_palette
+    used, total, largest, smallest = 0, 0, 0, 511
+    for folded in range(511, -1, -1):
+        n = counts[255 - (folded >> 1) if folded & 1 else 255 + (folded >> 1)]
+        if folded != 1 and n > 0 and (folded > 0 or not zero_runs):
+            used += 1
+            total += n
+            largest = max(largest, folded)
+            smallest = folded
+    row[ZERO_RUNS] = zero_runs
+    all_zero = largest == 0
+    row[DIRECT_OFFSET] = 0 if all_zero else min(smallest, 31)
+    limit = 32 if used <= 32 else min(32, 511 - largest)
+    if limit == 1:
+        limit = 0
+    kept, covered, widest = 0, 0, 0
+    for folded in range(largest, -1, -1):  # insertion sort: by count, then by folded value
+        n = counts[255 - (folded >> 1) if folded & 1 else 255 + (folded >> 1)]
+        if folded == 1 or n == 0 or (folded == 0 and zero_runs) or limit == 0:
+            continue
+        if kept == limit and n <= entries[kept - 1] >> 9:
+            continue
+        at = kept if kept < limit else kept - 1
+        while at > 0 and entries[at - 1] >> 9 < n:
+            entries[at] = entries[at - 1]
+            at -= 1
+        entries[at] = n << 9 | folded
+        kept = min(kept + 1, limit)
+    for at in range(kept):
+        covered += entries[at] >> 9
+        entries[at] &= 511
+        widest = max(widest, entries[at])
+    half = total >> 1
+    if covered < half or (covered == half and not at_half):
+        kept = 0
+    if kept == 1:
+        entries[1] = 0
+        kept = 2
+    if kept == 0:
+        widest = largest
+    row[N_ENTRIES] = kept
+    bits = 2
+    while widest >> bits:
+        bits += 1
+    row[PALETTE_BITS] = bits
+    row[RAW_BITS] = bits
+    if kept:
+        bits = 0
+        while kept > 1 << bits:
+            bits += 1
+        row[RAW_BITS] = bits if used <= 32 else -1
+
+
+@kernel
+def index_table(row, entries, table):
+    # row i64 [9], entries i64 [32]; table i16 [511] <- weight index of each value + 255
+    shift = row[N_ENTRIES] - row[DIRECT_OFFSET]
+    for value in range(511):
+        weight = value - 255
+        table[value] = (2 * weight if weight > 0 else 1 - 2 * weight) + shift
+    for at in range(row[N_ENTRIES] - 1, -1, -1):
+        folded = entries[at]
+        table[255 - (folded >> 1) if folded & 1 else 255 + (folded >> 1)] = at
+
+
+@kernel
+def split(values, start, end, zero_runs, table, indices, runs):
+    # values i16 [n] from start to end; table i16 [511]; indices i16 and runs i32 are filled from
+    # their beginning -> number of indices; twin: reference.split_runs
+    if not zero_runs:
+        for i in range(start, end):
+            indices[i - start] = table[values[i] + 255]
+        return end - start
+    n, before = 0, start - 1
+    for i in range(start, end):
+        indices[n] = table[values[i] + 255]
+        runs[n] = i
+        n += values[i] != 0
+    if n == 0:
+        indices[0] = table[255]
+        runs[0], runs[1] = 0, end - start - 1
+        return 1
+    for j in range(n):
+        at = runs[j]
+        runs[j] = at - before - 1
+        before = at
+    runs[n] = end - before - 1
+    return n
+
+
+@kernel
+def fill_sections(values, starts, regor, sections, palettes, indices, runs):
+    # values i16 [n], starts i64 [n_sections], regor 0 or 1: whose rules -> number of indices
+    counts = np.empty(512, np.int64)
+    table = np.empty(511, np.int16)
+    first = 0
+    for number in range(starts.size):
+        start = starts[number]
+        end = starts[number + 1] if number + 1 < starts.size else values.size
+        counts[:] = 0
+        for i in range(start, end):
+            counts[values[i] + 255] += 1
+        if regor:
+            zero_runs = regor_zero_runs(values[start:end], counts)
+        else:
+            zero_runs = legacy_zero_runs(counts)
+        row = sections[number]
+        choose_palette(counts, zero_runs, regor, row, palettes[number])
+        index_table(row, palettes[number], table)
+        n = split(values, start, end, zero_runs, table, indices[first:], runs[first + number :])
+        row[START], row[FIRST], row[N_WEIGHTS] = start, first, n
+        first += n
+    return first
