@@ -86,10 +86,8 @@ class _Order:
         elements = 0
         for n_rows, rows in _parts(height, self.sub_kernel[0]):
             for n_columns, columns in _parts(width, self.sub_kernel[1]):
-                elements += n_rows * n_columns * _round_up(rows * columns, self.element_step)
-        return (
-            _round_up(ofm_depth, self.ofm_ublock_depth) * elements * _round_up(ifm_depth, ifm_step)
-        )
+                elements += n_rows * n_columns * round_up(rows * columns, self.element_step)
+        return round_up(ofm_depth, self.ofm_ublock_depth) * elements * round_up(ifm_depth, ifm_step)
 
 
 def reorder(
@@ -111,9 +109,9 @@ def reorder(
         npu: preset name or record.
         ofm_block_depth: output channels of a block, all cores, 1..128: a multiple of the ofm ublock
             depth of all cores, unless one block holds all output channels.
-        traversal: one of `TRAVERSALS`; see `choose_traversal`.
+        traversal: one of `TRAVERSALS`; Arm's compiler takes that of `traversal.choose_traversal`.
         ifm_bits: 8 or 16, width of the input feature map.
-        dilation: (height, width), each 1 or 2.
+        dilation: (height, width), each 1 or 2; for more see `traversal.split_dilation`.
         core: 0, or 1 on an NPU of two cores: core c reads channels c, c+2, c+4, ...
         zero_point: subtracted from every weight; the differences must be in -255..255.
 
@@ -264,44 +262,6 @@ def depth_slices(weights: npt.NDArray[Any], offsets: Sequence[int]) -> list[npt.
     return [weights[low:high] for low, high in pairwise(cuts)]
 
 
-def choose_traversal(shape: Shape, kind: str, ifm_bits: int = 8) -> str:
-    """The traversal Arm's compiler chooses for a layer.
-
-    A convolution is read part-kernel first when that wastes no more of the multipliers than
-    depth-first, or with at most 8 input channels.
-
-    Args:
-        shape: (O, H, W, I) of the weights.
-        kind: "conv" (also transpose convolution), "depthwise" or "fully-connected".
-        ifm_bits: 8 or 16.
-
-    Returns:
-        One of `TRAVERSALS`.
-
-    Raises:
-        ConfigError: `shape` or `ifm_bits` are out of range.
-        UnknownNameError: no such kind.
-
-    Source: [VELA] weight_compressor.encode_weight_and_scale_tensor.
-
-    >>> choose_traversal((16, 3, 3, 3), "conv"), choose_traversal((16, 1, 1, 32), "conv")
-    ('part-kernel', 'depth-first')
-    """
-    _, height, width, ifm_depth = _checked_shape(shape)
-    _check_ifm_bits(ifm_bits)
-    choice("kind of layer", kind, ("conv", "depthwise", "fully-connected"))
-    if kind == "depthwise":
-        return "depthwise"
-    if kind == "fully-connected":
-        return "depth-first"
-    elements = height * width
-    padded_elements = _round_up(elements, 4 if ifm_bits == 8 else 2)
-    # used / padded positions of both orders, compared without the ifm depth that they share
-    part_kernel = elements * _round_up(ifm_depth, 32 if ifm_bits == 8 else 16)
-    depth_first = padded_elements * _round_up(ifm_depth, 8)
-    return "part-kernel" if part_kernel >= depth_first or ifm_depth <= 8 else "depth-first"
-
-
 def _order(
     shape: Shape,
     npu: str | NpuConfig,
@@ -313,9 +273,9 @@ def _order(
 ) -> _Order:
     """Check the arguments that all functions share, and work out one core's loops."""
     config = get(npu)
-    ofm_depth, height, width, ifm_depth = _checked_shape(shape)
+    ofm_depth, height, width, ifm_depth = checked_shape(shape)
     choice("traversal", traversal, TRAVERSALS)
-    _check_ifm_bits(ifm_bits)
+    check_ifm_bits(ifm_bits)
     if not isinstance(dilation, (tuple, list)) or len(dilation) != 2:
         raise ConfigError(f"dilation must be (height, width), got {dilation!r}")
     steps = [integer(f"dilation {d}", v, 1, 2) for d, v in zip("hw", dilation, strict=True)]
@@ -352,7 +312,8 @@ def _core_block_depth(config: NpuConfig, ofm_block_depth: int, ofm_depth: int, c
     return -(-(ofm_block_depth - core) // config.n_cores)
 
 
-def _checked_shape(shape: Shape) -> tuple[int, int, int, int]:
+def checked_shape(shape: Shape) -> tuple[int, int, int, int]:
+    """(O, H, W, I), each an integer from 1."""
     if not isinstance(shape, (tuple, list)) or len(shape) != 4:
         raise ConfigError(f"weights must have 4 axes [O, H, W, I], got shape {shape!r}")
     o, h, w, i = (
@@ -361,7 +322,8 @@ def _checked_shape(shape: Shape) -> tuple[int, int, int, int]:
     return o, h, w, i
 
 
-def _check_ifm_bits(ifm_bits: int) -> None:
+def check_ifm_bits(ifm_bits: int) -> None:
+    """Refuse all widths of an ifm but 8 and 16."""
     if integer("ifm_bits", ifm_bits, 8, 16) not in (8, 16):
         raise ConfigError(f"ifm_bits must be 8 or 16, got {ifm_bits}")
 
@@ -426,5 +388,6 @@ def _parts(length: int, most: int) -> list[tuple[int, int]]:
     return [(length // most, most), (1, length % most)]
 
 
-def _round_up(number: int, step: int) -> int:
+def round_up(number: int, step: int) -> int:
+    """The least multiple of `step` that is not less than `number`."""
     return -(-number // step) * step

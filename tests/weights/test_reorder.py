@@ -13,7 +13,6 @@ from npusim.errors import ConfigError, UnknownNameError
 from npusim.weights import reference_reorder
 from npusim.weights.reorder import (
     TRAVERSALS,
-    choose_traversal,
     coded_weights,
     depth_slices,
     reorder,
@@ -199,25 +198,6 @@ def test_slices_restart_the_order_and_the_cores():
     assert whole[0].values.tolist() == reorder(weights).tolist()
 
 
-@pytest.mark.parametrize(
-    ("shape", "kind", "ifm_bits", "expected"),
-    [
-        ((8, 3, 3, 3), "conv", 8, "part-kernel"),
-        ((8, 1, 1, 8), "conv", 8, "part-kernel"),
-        ((8, 1, 1, 9), "conv", 8, "depth-first"),
-        ((8, 3, 3, 16), "conv", 8, "part-kernel"),
-        ((8, 3, 3, 24), "conv", 8, "part-kernel"),  # both use three quarters
-        ((8, 3, 3, 32), "conv", 8, "depth-first"),
-        ((8, 3, 3, 16), "conv", 16, "depth-first"),
-        ((8, 3, 3, 24), "conv", 16, "part-kernel"),
-        ((8, 3, 3, 1), "depthwise", 8, "depthwise"),
-        ((8, 1, 1, 4), "fully-connected", 8, "depth-first"),
-    ],
-)
-def test_traversal_wastes_fewer_multipliers(shape, kind, ifm_bits, expected):
-    assert choose_traversal(shape, kind, ifm_bits) == expected
-
-
 def test_restore_refuses_weights_in_padding():
     values = reorder(SMALL)
     values[64] = 5
@@ -295,8 +275,6 @@ def test_unknown_names_are_refused_with_a_guess():
         reorder(SMALL, traversal=None)
     with pytest.raises(UnknownNameError, match="did you mean 'ethos-u55-128'"):
         reorder(SMALL, "ethosu55-128")
-    with pytest.raises(UnknownNameError, match="did you mean 'depthwise'"):
-        choose_traversal((1, 1, 1, 1), "dephtwise")
 
 
 @pytest.mark.parametrize(
