@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Traversal and dilation by hand; tests/formats/test_vela_stream.py compares with Arm's compiler."""
+"""Traversal and dilation by hand; test_vela_stream.py compares them with Arm's compiler."""
 
 from __future__ import annotations
 
