@@ -11,13 +11,13 @@ kind               layout            quantization axis; remarks
 CONV_2D            ``[O, H, W, I]``  0; I is the ifm depth divided by the number of groups
 DEPTHWISE_CONV_2D  ``[1, H, W, O]``  3; O is the ifm depth times the depth multiplier
 FULLY_CONNECTED    ``[O, I]``        0; the ifm is flattened to ``[N, I]``
-TRANSPOSE_CONV     ``[O, H, W, I]``  0; input 0 is the constant ofm shape
+TRANSPOSE_CONV     ``[O, H, W, I]``  0; input 0 is the shape of the ofm
 =================  ================  ======================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -144,10 +144,8 @@ class Op:
 
     @property
     def ifm(self) -> Tensor | None:
-        """The (first) input feature map: by role, else the first input that is not constant."""
-        if "ifm" in INPUT_ROLES.get(self.kind, ()):
-            return self.input("ifm")
-        return next((t for t in self.inputs if t is not None and t.data is None), None)
+        """The (first) input feature map; see `find_ifm`."""
+        return find_ifm(self.kind, self.inputs)
 
     @property
     def ofm(self) -> Tensor | None:
@@ -243,6 +241,15 @@ class Op:
 
     def __hash__(self) -> int:
         return hash((self.index, self.kind, self.name))
+
+
+def find_ifm(kind: str, inputs: Sequence[Tensor | None]) -> Tensor | None:
+    """The input with the role "ifm", or if none has it, the first that is not constant."""
+    roles = INPUT_ROLES.get(kind, ())
+    if "ifm" in roles:
+        position = roles.index("ifm")
+        return inputs[position] if position < len(inputs) else None
+    return next((tensor for tensor in inputs if tensor is not None and tensor.data is None), None)
 
 
 def _positions(tensor: Tensor) -> int:

@@ -75,7 +75,7 @@ def same_array(a: npt.NDArray[Any] | None, b: npt.NDArray[Any] | None) -> bool:
     return a.tobytes() == b.tobytes()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Quantization:
     """Affine quantization: ``real = scale * (code - zero_point)``, per tensor or per channel.
 
@@ -142,6 +142,12 @@ class Quantization:
 
     def __hash__(self) -> int:
         return hash((self.axis, self.scales.tobytes()))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Quantization: {self.scales.size} scales from {self.scales[0]}, zero points from "
+            f"{self.zero_points[0]}, axis {self.axis}>"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

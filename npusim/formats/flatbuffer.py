@@ -34,7 +34,8 @@ _SLOTS_MAX: Final = 16
 """No table of the formats read here has more fields."""
 TABLE_COST: Final = 48
 """Bytes a table is counted as: about the least that one with its vectors takes in a file."""
-_BUDGET_PER_BYTE: Final = 2
+_BUDGET_PER_BYTE: Final = 3
+"""Real models need up to 1.2, and data that is unpacked is counted twice."""
 _BUDGET_FLOOR: Final = 1 << 16
 
 

@@ -154,12 +154,14 @@ class _Reader:
 
     def _span(self, table: Table, data_slot: int, offset_slot: int) -> tuple[int, int]:
         """First byte and length of data in a vector, or else at an offset beyond the tables."""
-        offset = table.scalar(offset_slot, UINT64, 0)
-        if offset < _OFFSET_MIN:
-            return table.vector(data_slot, 1)
-        n_bytes = table.scalar(offset_slot + 1, UINT64, 0)
-        self.file.check(offset, n_bytes, "data")
-        return offset, n_bytes
+        start = table.scalar(offset_slot, UINT64, 0)
+        if start < _OFFSET_MIN:
+            start, n_bytes = table.vector(data_slot, 1)
+        else:
+            n_bytes = table.scalar(offset_slot + 1, UINT64, 0)
+            self.file.check(start, n_bytes, "data")
+        self.file.spend(n_bytes)
+        return start, n_bytes
 
     def _buffer(self, number: int) -> tuple[int, int]:
         if number >= len(self.spans):
@@ -201,7 +203,6 @@ class _Reader:
         kind, known, custom_code, version = self.codes[number]
         outputs = _pick(tensors, table, 2, "outputs")
         start, n_bytes = self._span(table, 5, 9)
-        self.file.spend(n_bytes)
         return Op(
             index=index,
             kind=kind,

@@ -42,7 +42,7 @@ def decode(
     if n_bytes != expected:
         raise FormatError(f"data of {dtype}{list(shape)} must take {expected} bytes, got {n_bytes}")
     if bits < 8:
-        file.spend(n_elements)
+        file.spend(n_bytes)
         packed = np.frombuffer(file.data, np.uint8, n_bytes, start)
         return _unpack(packed, bits, storage == "int8", n_elements).reshape(shape)
     if dtype == "bool":

@@ -14,7 +14,12 @@ Source: [TFLITE] schema.fbs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from npusim._arguments import choice, integer, real, real_array
+from npusim.errors import ConfigError
 
 IDENTIFIER: Final = b"TFL3"
 VERSION: Final = 3
@@ -44,6 +49,8 @@ LEGACY_CODE_MAX: Final = 127
 ETHOS_U: Final = "ethos-u"
 """Custom operator whose work a compiler gave to the NPU; its kind here is "ETHOS_U"."""
 
+_INTEGER_BITS: Final = {"int": 32, "int64": 64, "subgraph": 32}
+_FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _INITIAL: Final[dict[str, Callable[[int], float | str | tuple[int, ...]]]] = {
     "bool": bool,
     "float": float,
@@ -284,3 +291,35 @@ def fields(kind: str) -> tuple[Field, ...]:
     ['beta']
     """
     return OPTION_FIELDS.get(OPTIONS.get(kind, "NONE"), ())
+
+
+def checked(field: Field, what: str, value: Any) -> int | float | str | tuple[int | float, ...]:
+    """`value` as a file would give it back: floats rounded to float32, sequences as tuples.
+
+    Args:
+        field: what the value must be.
+        what: how an error calls it.
+        value: a number, bool, enumerator, text or sequence.
+
+    Raises:
+        UnknownNameError: not an enumerator of the field.
+        ConfigError: of another type, or out of range.
+    """
+    if field.type in ENUMS:
+        return choice(what, value, ENUMS[field.type])
+    if field.type in _INTEGER_BITS:
+        bits = _INTEGER_BITS[field.type]
+        low = -(2 ** (bits - 1)) if field.minimum is None else field.minimum
+        return integer(what, value, low, 2 ** (bits - 1) - 1)
+    if field.type == "float":
+        return float(np.float32(real(what, value, -_FLOAT32_MAX, _FLOAT32_MAX)))
+    if field.type == "floats":
+        values = real_array(what, value, -_FLOAT32_MAX, _FLOAT32_MAX)
+        return tuple(values.astype(np.float32).ravel().tolist())
+    if field.type in ("ints", "bytes"):
+        low, high = (0, 255) if field.type == "bytes" else (-(2**31), 2**31 - 1)
+        return tuple(integer(what, item, low, high) for item in value)
+    expected = bool if field.type == "bool" else str
+    if not isinstance(value, expected):
+        raise ConfigError(f"{what} must be of type {expected.__name__}, got {value!r}")
+    return value

@@ -9,7 +9,6 @@ Source: [TFLITE] schema.fbs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -18,7 +17,7 @@ import flatbuffers
 import numpy as np
 import numpy.typing as npt
 
-from npusim._arguments import choice, integer
+from npusim._arguments import integer
 from npusim.errors import ConfigError
 from npusim.formats import tflite_data, tflite_schema
 from npusim.formats.tflite_schema import ENUMS, OPTION_TYPES, TENSOR_TYPES, Field
@@ -45,10 +44,12 @@ _UINT8 = flatbuffers.Builder.PrependUint8Slot
 _UINT32 = flatbuffers.Builder.PrependUint32Slot
 _OFFSET = flatbuffers.Builder.PrependUOffsetTRelativeSlot
 
-_INTEGERS: Final[Mapping[str, tuple[Callable[..., None], int]]] = {
-    "int": (_INT32, 31),
-    "int64": (_INT64, 63),
-    "subgraph": (_INT32, 31),
+_SCALARS: Final[Mapping[str, Callable[..., None]]] = {
+    "bool": _BOOL,
+    "float": _FLOAT32,
+    "int": _INT32,
+    "int64": _INT64,
+    "subgraph": _INT32,
 }
 _VECTORS: Final = {"bytes": "<u1", "floats": "<f4", "ints": "<i4"}
 
@@ -195,23 +196,15 @@ class _Writer:
         )
 
     def _attribute(self, op: Op, slot: int, field: Field) -> _Slot:
-        value: Any = op.attributes[field.name]
         what = f"{field.name} of {op!s}"
+        value: Any = tflite_schema.checked(field, what, op.attributes[field.name])
         if field.type in ENUMS:
-            return _INT8, slot, ENUMS[field.type].index(choice(what, value, ENUMS[field.type]))
-        if field.type in _INTEGERS:
-            prepend, bits = _INTEGERS[field.type]
-            low = -(2**bits) if field.minimum is None else field.minimum
-            return prepend, slot, integer(what, value, low, 2**bits - 1)
-        if field.type == "bool" and isinstance(value, bool):
-            return _BOOL, slot, value
-        if field.type == "float" and isinstance(value, float) and not math.isnan(value):
-            return _FLOAT32, slot, value
-        if field.type == "string" and isinstance(value, str):
+            return _INT8, slot, ENUMS[field.type].index(value)
+        if field.type == "string":
             return _OFFSET, slot, self._string(value)
-        if field.type in _VECTORS and isinstance(value, tuple):
+        if field.type in _VECTORS:
             return _OFFSET, slot, self._vector(value, _VECTORS[field.type])
-        raise ConfigError(f"{what} must be of type {field.type}, got {value!r}")
+        return _SCALARS[field.type], slot, value
 
     def _table(self, *slots: _Slot) -> int:
         builder = self.builder
