@@ -64,119 +64,230 @@ def plan_bits(sections, indices, runs, slices):  # -> bits without the end marke
     return bits
 
 
+# In the loops below helpers take scalars only: passing an array counts its references up and down,
+# with atomic instructions that cost more than the loop. A stream of bits is written as words u64:
+# `buffer` holds the `fill` < 64 bits that follow words[:word].
+
+
 @kernel
-def put(words, at, value, n):  # words u64, zero from bit `at` on; value < 1 << n, n <= 64 -> at + n
-    word, offset = at >> 6, at & 63
-    words[word] |= np.uint64(value) << np.uint64(offset)
-    if offset + n > 64:
-        words[word + 1] |= np.uint64(value) >> np.uint64(64 - offset)
+def ones(n):  # u64 n < 64 -> u64
+    return (np.uint64(1) << n) - np.uint64(1)
+
+
+@kernel
+def carried(value, n, fill):  # of n bits of value u64, the `fill` < n last ones
+    return value >> np.uint64(1) >> (n - fill - np.uint64(1))
+
+
+@kernel
+def window(low, high, offset):  # u64 -> the 64 bits from bit `offset` < 64 of low, then high
+    return low >> offset | high << np.uint64(1) << (np.uint64(63) - offset)
+
+
+@kernel
+def bit_count(value):  # u64 < 1 << 12 -> number of ones
+    value = value - (value >> np.uint64(1) & np.uint64(0x555))
+    value = (value & np.uint64(0x333)) + (value >> np.uint64(2) & np.uint64(0x333))
+    value = (value + (value >> np.uint64(4))) & np.uint64(0xF0F)
+    return (value + (value >> np.uint64(8))) & np.uint64(0xF)
+
+
+@kernel
+def gather_quotients(indices, k, wtrunc, unary0, unary1):
+    # indices i16 [n]; unary0, unary1 u64 <- the two bits of their unary positions
+    # twin: quotient_steps
+    word0, buffer0, fill0 = 0, np.uint64(0), np.uint64(0)
+    word1, buffer1, fill1 = 0, np.uint64(0), np.uint64(0)
+    for i in range(indices.size):
+        quotient = np.uint64(indices[i]) >> np.uint64(k)
+        if wtrunc:
+            n0, n1 = np.uint64(1), np.uint64(quotient > 0)
+            bits0, bits1 = n1, quotient >> np.uint64(1)
+        else:
+            twos = quotient >> np.uint64(1)
+            n0, n1 = twos + np.uint64(1), (quotient + np.uint64(1)) >> np.uint64(1)
+            bits0, bits1 = ones(n1), ones(twos)
+        buffer0 |= bits0 << fill0
+        fill0 += n0
+        if fill0 >= np.uint64(64):
+            unary0[word0] = buffer0
+            word0 += 1
+            fill0 -= np.uint64(64)
+            buffer0 = carried(bits0, n0, fill0)
+        buffer1 |= bits1 << fill1
+        fill1 += n1
+        if fill1 >= np.uint64(64):
+            unary1[word1] = buffer1
+            word1 += 1
+            fill1 -= np.uint64(64)
+            buffer1 = carried(bits1, n1, fill1)
+    unary0[word0], unary0[word0 + 1] = buffer0, 0
+    unary1[word1], unary1[word1 + 1] = buffer1, 0
+
+
+@kernel
+def gather_remainders(symbols, k, remainders):
+    # symbols i16 or i32 [n]; remainders u64 <- their low k bits
+    word, buffer, fill = 0, np.uint64(0), np.uint64(0)
+    n = np.uint64(k)
+    for i in range(symbols.size):
+        value = np.uint64(symbols[i]) & ones(n)
+        buffer |= value << fill
+        fill += n
+        if fill >= np.uint64(64):
+            remainders[word] = buffer
+            word += 1
+            fill -= np.uint64(64)
+            buffer = carried(value, n, fill)
+    remainders[word], remainders[word + 1] = buffer, 0
+
+
+@kernel
+def gather_runs(runs, zdiv, unary):  # runs i32 [n]; unary u64 <- quotients: ones, then a zero
+    word, buffer, fill = 0, np.uint64(0), np.uint64(0)
+    for i in range(runs.size):
+        quotient = np.uint64(runs[i]) >> np.uint64(zdiv)
+        while quotient > np.uint64(62):
+            buffer |= ones(np.uint64(63)) << fill
+            fill += np.uint64(63)
+            if fill >= np.uint64(64):
+                unary[word] = buffer
+                word += 1
+                fill -= np.uint64(64)
+                buffer = ones(fill)
+            quotient -= np.uint64(63)
+        buffer |= ones(quotient) << fill
+        fill += quotient + np.uint64(1)
+        if fill >= np.uint64(64):
+            unary[word] = buffer
+            word += 1
+            fill -= np.uint64(64)
+            buffer = carried(ones(quotient), quotient + np.uint64(1), fill)
+    unary[word], unary[word + 1] = buffer, 0
+
+
+@kernel
+def put(words, at, value, n):
+    # words u64, its bits from `at` on zero; value u64 < 1 << n, n <= 64 -> at + n
+    offset = np.uint64(at & 63)
+    words[at >> 6] |= value << offset
+    words[(at >> 6) + 1] |= value >> np.uint64(1) >> (np.uint64(63) - offset)
     return at + n
 
 
 @kernel
-def write_chunks(words, at, indices, runs, wdiv, wtrunc, raw_bits, zdiv, zero_runs):
-    # indices i16 [n], runs i32 [n_runs]; writes the slice's chunks from bit `at` -> end bit
-    n, n_runs = indices.size, runs.size if zero_runs else 0
-    raw = wdiv == 7
-    k = raw_bits if raw else wdiv
-    raw_chunk = 8 if k > 5 else 12
-    low, z_low = (1 << k) - 1, (1 << zdiv) - 1
+def interleave(n, n_runs, header, parts, words, at):
+    # n weights and n_runs runs; header i64 [4]: k, wtrunc, raw, zdiv; parts u64 [5, .]: unary0,
+    # unary1, remainders, run unary, run remainders; words u64 from bit `at` on -> end bit
+    # twin: emit_slice
+    k, wtrunc, raw, zdiv = header
+    unary0, unary1, remainders, z_unary, z_remainders = parts
+    w_chunk = 8 if k > 5 and raw else 12
     z_chunk = 8 if zdiv == 3 else 12
-    w_done, z_done = 0, 0  # symbols whose last position is written
-    w_sent, z_sent = 0, 0  # symbols whose remainder is written
-    steps, z_ones = -1, -1  # what is left of a symbol that spans chunks; -1: none begun
+    w_done, z_done = 0, 0
+    w_rest, z_rest = 0, 0  # symbols that the iteration before completed
+    at0, at1, at2, at3, at4 = 0, 0, 0, 0, 0  # bits read from the parts
+    word, buffer, fill = at >> 6, words[at >> 6], np.uint64(at & 63)
     while True:
-        balance = w_done - z_done if zero_runs else 0
+        balance = w_done - z_done if n_runs else 0
         weights_on = balance < 8 and w_done < n
-        runs_on = zero_runs and balance >= 0 and z_done < n_runs
-        w_before, z_before = w_done, z_done
-        unary0, unary1, ones = 0, 0, 0
-        if weights_on and raw:
-            w_done = min(n, w_done + raw_chunk)
-        elif weights_on:
-            position = 0
-            while position < 12 and w_done < n:
-                if steps < 0:
-                    steps = np.int64(indices[w_done]) >> k
-                if wtrunc:
-                    unary0 |= np.int64(steps > 0) << position
-                    unary1 |= np.int64(steps > 1) << ones
-                    ones += steps > 0
-                    position += 1
-                else:
-                    twos, last = steps >> 1, steps & 1
-                    if position + twos >= 12:  # the final position is in a later chunk
-                        room = 12 - position
-                        unary0 |= ((1 << room) - 1) << position
-                        unary1 |= ((1 << room) - 1) << ones
-                        ones += room
-                        steps -= 2 * room
-                        break
-                    unary0 |= ((1 << (twos + last)) - 1) << position
-                    unary1 |= ((1 << twos) - 1) << ones
-                    ones += twos + last
-                    position += twos + 1
-                steps = -1
-                w_done += 1
-            at = put(words, at, unary0, 12)
+        runs_on = balance >= 0 and z_done < n_runs
+        w_new, z_new, n_bits = 0, 0, 0
+        bits, n_twos_at = np.uint64(0), 0
+        steps, n_steps = np.uint64(0), np.uint64(0)
+        if weights_on:
+            w_new = w_chunk
+            if not raw:
+                bits = window(unary0[at0 >> 6], unary0[(at0 >> 6) + 1], np.uint64(at0 & 63))
+                bits &= np.uint64(0xFFF)
+                at0 += 12
+                n_bits = 12
+                n_steps = bit_count(bits)
+                steps = window(unary1[at1 >> 6], unary1[(at1 >> 6) + 1], np.uint64(at1 & 63))
+                steps &= ones(n_steps)
+                at1 += np.int64(n_steps)
+                if not wtrunc:  # a step of two completes nothing
+                    w_new -= np.int64(bit_count(steps))
+            w_new = min(w_new, n - w_done)
         if runs_on:
-            unary, position = 0, 0
-            while position < z_chunk and z_done < n_runs:
-                if z_ones < 0:
-                    z_ones = np.int64(runs[z_done]) >> zdiv
-                if position + z_ones >= z_chunk:
-                    room = z_chunk - position
-                    unary |= ((1 << room) - 1) << position
-                    z_ones -= room
-                    break
-                unary |= ((1 << z_ones) - 1) << position
-                position += z_ones + 1
-                z_ones = -1
-                z_done += 1
-            at = put(words, at, unary, z_chunk)
-        at = put(words, at, unary1, ones)
-        rest, rest_bits = 0, 0  # remainders of the symbols that the iteration before completed
-        for i in range(w_sent, w_before):
-            if rest_bits + k > 64:
-                at = put(words, at, rest, rest_bits)
-                rest, rest_bits = 0, 0
-            rest |= (np.int64(indices[i]) & low) << rest_bits
-            rest_bits += k
-        at = put(words, at, rest, rest_bits)
-        rest, rest_bits = 0, 0
-        for i in range(z_sent, z_before):
-            rest |= (np.int64(runs[i]) & z_low) << rest_bits
-            rest_bits += zdiv
-        at = put(words, at, rest, rest_bits)
-        w_sent, z_sent = w_before, z_before
+            unary = window(z_unary[at3 >> 6], z_unary[(at3 >> 6) + 1], np.uint64(at3 & 63))
+            unary &= ones(np.uint64(z_chunk))
+            at3 += z_chunk
+            bits |= unary << np.uint64(n_bits)
+            n_bits += z_chunk
+            z_new = min(z_chunk - np.int64(bit_count(unary)), n_runs - z_done)
+        # unary parts of this iteration, then the remainders of the one before: 36 bits at the most,
+        # 72 in two pieces, 24
+        w_bits, z_bits = w_rest * k, z_rest * zdiv
+        for piece in range(4):
+            if piece == 0:
+                length = np.uint64(n_bits) + n_steps
+                bits |= steps << np.uint64(n_bits)
+            elif piece < 3:
+                some = min(w_bits, 36)
+                w_bits -= some
+                length = np.uint64(some)
+                bits = window(
+                    remainders[at2 >> 6], remainders[(at2 >> 6) + 1], np.uint64(at2 & 63)
+                ) & ones(length)
+                at2 += some
+            else:
+                length = np.uint64(z_bits)
+                bits = window(
+                    z_remainders[at4 >> 6], z_remainders[(at4 >> 6) + 1], np.uint64(at4 & 63)
+                ) & ones(length)
+                at4 += z_bits
+            buffer |= bits << fill
+            fill += length
+            if fill >= np.uint64(64):
+                words[word] = buffer
+                word += 1
+                fill -= np.uint64(64)
+                buffer = carried(bits, length, fill)
+        w_rest, z_rest = w_new, z_new
+        w_done += w_new
+        z_done += z_new
         if not weights_on and not runs_on:
-            return at
+            words[word] = buffer
+            return 64 * word + np.int64(fill)
 
 
 @kernel
-def write_plan(sections, palettes, indices, runs, slices, words):
-    # words u64, zero, with room for the stream and a word more; writes all but the end marker's
-    # padding, which is ones -> bits with the end marker
+def write_plan(sections, palettes, indices, runs, slices, parts, words):
+    # parts u64 [5, .]: scratch; words u64 with room for the stream and two words more; writes all
+    # but the end marker's padding with ones -> bits with the end marker
     at, number_of_slice = 0, 0
+    header = np.empty(4, np.int64)
     for number in range(sections.shape[0]):
         row = sections[number]
         w = row[FIRST]
         z = w + number
-        zero_runs = row[ZERO_RUNS]
         for part in range(row[N_SLICES]):
             n, wdiv, wtrunc, zdiv = slices[number_of_slice]
-            header = (zdiv if zero_runs else 6) | (n - 1) << 3 | wdiv << 18 | wtrunc << 21
-            at = put(words, at, header | np.int64(part == 0) << 22, 23)
+            if not row[ZERO_RUNS]:
+                zdiv = 6
+            raw = wdiv == 7
+            k = row[RAW_BITS] if raw else wdiv
+            value = zdiv | (n - 1) << 3 | wdiv << 18 | wtrunc << 21 | (part == 0) << 22
+            at = put(words, at, np.uint64(value), 23)
             if part == 0:
                 size = max(row[N_ENTRIES] - 1, 0)
-                at = put(words, at, row[DIRECT_OFFSET] | size << 5 | (row[PALETTE_BITS] - 2) << 10, 13)
+                width = row[PALETTE_BITS]
+                value = row[DIRECT_OFFSET] | size << 5 | (width - 2) << 10
+                at = put(words, at, np.uint64(value), 13)
                 for entry in range(row[N_ENTRIES]):
-                    at = put(words, at, palettes[number, entry], row[PALETTE_BITS])
-            end = z + n + (part == 0)
-            at = write_chunks(
-                words, at, indices[w : w + n], runs[z:end], wdiv, wtrunc, row[RAW_BITS], zdiv, zero_runs
-            )
+                    at = put(words, at, np.uint64(palettes[number, entry]), width)
+            if not raw:
+                gather_quotients(indices[w : w + n], k, wtrunc, parts[0], parts[1])
+            gather_remainders(indices[w : w + n], k, parts[2])
+            end = z
+            if row[ZERO_RUNS]:
+                end = z + n + (part == 0)
+                gather_runs(runs[z:end], zdiv, parts[3])
+                gather_remainders(runs[z:end], zdiv, parts[4])
+            header[0], header[1], header[2], header[3] = k, wtrunc, raw, zdiv
+            at = interleave(n, end - z, header, parts, words, at)
             w += n
             z = end
             number_of_slice += 1
-    return put(words, at, 7, 3)
+    return put(words, at, np.uint64(7), 3)

@@ -44,6 +44,7 @@ SUB_KERNEL_MAX: Final = 8
 """Height and width of the largest sub-kernel, in rows and columns of the dilated kernel."""
 _DIM_MAX: Final = 1 << 31
 _CODED_MAX: Final = 1 << 40
+_DEPTHWISE_AXES: Final = (3, 1, 2, 0)
 
 Int16Array = npt.NDArray[np.int16]
 Shape = Sequence[int]
@@ -68,7 +69,11 @@ class WeightSlice:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """The loops of one core's order; shape is that of the core's weights."""
+    """The loops of one core's order over its weights of `shape` [O, H, W, I].
+
+    A depthwise layer is walked as [1, H, W, O], which is read part-kernel first: its output
+    channels are the input lanes of a single kernel.
+    """
 
     shape: tuple[int, int, int, int]
     ofm_block_depth: int
@@ -131,7 +136,9 @@ def reorder(
     order = _order(array.shape, npu, ofm_block_depth, traversal, ifm_bits, dilation, core)
     array = _corrected(array, zero_point)
     n_cores = get(npu).n_cores
-    source = np.require(array[core::n_cores], np.int16, ("C", "W"))
+    own = array[core::n_cores]
+    walked = own.transpose(_DEPTHWISE_AXES) if traversal == "depthwise" else own
+    source = np.require(walked, np.int16, ("C", "W"))
     values = np.empty(order.coded(), np.int16)
     _walk(source, values, order, restoring=False)
     return values
@@ -210,7 +217,7 @@ def restore(
     at = _walk(weights, source, order, restoring=True)
     if at >= 0:
         raise ConfigError(f"values must be 0 in padding, got {source[at]} at position {at}")
-    return weights
+    return weights.transpose(_DEPTHWISE_AXES).copy() if traversal == "depthwise" else weights
 
 
 def coded_weights(
@@ -283,17 +290,19 @@ def _order(
     depthwise = traversal == "depthwise"
     if depthwise and ifm_depth != 1:
         raise ConfigError(f"depthwise weights must have shape [O, H, W, 1], got {tuple(shape)}")
+    sub_kernel = (SUB_KERNEL_MAX // steps[0], SUB_KERNEL_MAX // steps[1])
+    core_depth = -(-(ofm_depth - core) // config.n_cores)
+    block_depth = _core_block_depth(config, ofm_block_depth, ofm_depth, core)
     part_kernel = traversal == "part-kernel"
-    order = _Order(
-        shape=(-(-(ofm_depth - core) // config.n_cores), height, width, ifm_depth),
-        ofm_block_depth=_core_block_depth(config, ofm_block_depth, ofm_depth, core),
-        ofm_ublock_depth=config.ofm_ublock_depth,
-        ifm_block_depth=1 if depthwise else 16 if part_kernel or ifm_bits == 16 else 32,
-        ifm_ublock_depth=1 if depthwise else config.ifm_ublock_depth,
-        sub_kernel=(SUB_KERNEL_MAX // steps[0], SUB_KERNEL_MAX // steps[1]),
-        element_step=4 if depthwise else 1 if not part_kernel else 4 if ifm_bits == 8 else 2,
-        part_kernel=part_kernel,
-    )
+    if depthwise:
+        shape, part_kernel = (1, height, width, core_depth), True
+        depths = (1, 1, block_depth, config.ofm_ublock_depth)
+    else:
+        shape = (core_depth, height, width, ifm_depth)
+        ifm_block_depth = 16 if part_kernel or ifm_bits == 16 else 32
+        depths = (block_depth, config.ofm_ublock_depth, ifm_block_depth, config.ifm_ublock_depth)
+    element_step = 4 if depthwise or ifm_bits == 8 else 2
+    order = _Order(shape, *depths, sub_kernel, element_step if part_kernel else 1, part_kernel)
     if order.coded() > _CODED_MAX:
         raise ConfigError(
             f"weights must take at most {_CODED_MAX} values with padding, got {order.coded()}"
