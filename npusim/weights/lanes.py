@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two inner steps of Arm's parameter searches, sixteen states at once.
+"""The inner steps of Arm's parameter searches, sixteen states at once.
 
 Each walks a block of weight indices with one vector of costs a weight, relative to a state that is
 assumed to stay the best (legacy) or active (regor). They are written as LLVM vector code, which
 every target lowers to what it has (AVX2, SSE2, NEON ...): left to itself the compiler keeps the
-sixteen sums in memory, which is twenty times slower. The functions `legacy_walk_python` and
-`regor_walk_python` say the same in Python; they also serve where Numba is switched off.
+sixteen sums in memory, which is twenty times slower. The functions whose
+names end in ``_python`` say the same in Python; they also serve where Numba is switched off.
 """
 
 from __future__ import annotations
@@ -28,17 +28,36 @@ FAR = 10000
 
 
 def legacy_walk_python(
-    indices: Any, first: int, last: int, costs: Any, relative: Any, lowest: Any, best: int
+    indices: Any, first: int, last: int, costs: Any, relative: Any, extremes: Any, best: int
 ) -> None:
     """Add the costs of ``indices[first:last]`` to `relative`, the states' cost less that of `best`.
 
-    `lowest` becomes the least value each state reached. All but `indices` are i16 with 16 lanes.
+    ``extremes[0]`` becomes the least value each state reached, ``extremes[1]`` the greatest it had
+    before an index. All but `indices` are i16 with 16 lanes.
     """
-    lowest[:] = FAR
+    extremes[0], extremes[1] = FAR, 0
     for i in range(first, last):
         row = costs[indices[i]].astype(np.int64)
+        extremes[1] = np.maximum(extremes[1], relative)
         relative[:] = np.minimum(relative, SWITCH) + row - row[best]
-        lowest[:] = np.minimum(lowest, relative)
+        extremes[0] = np.minimum(extremes[0], relative)
+
+
+def legacy_turns_python(
+    indices: Any, first: int, last: int, costs: Any, relative: Any, best: int, turns: Any
+) -> int:
+    """As `legacy_walk_python`, but relative to the state that is the best before every index.
+
+    ``turns[j]`` becomes that state and, shifted left by four, a bit for each state that switches
+    to it at index ``first + j``; i32. Returns the best state after the last index.
+    """
+    for i in range(first, last):
+        switching = sum(1 << s for s in range(LANES) if relative[s] > SWITCH)
+        turns[i - first] = best | switching << 4
+        relative[:] = np.minimum(relative, SWITCH) + costs[indices[i]].astype(np.int64)
+        best = int(relative.argmin())
+        relative -= relative.min()
+    return best
 
 
 def regor_walk_python(
@@ -85,6 +104,10 @@ def _splat(builder: Any, scalar: Any) -> Any:
     return builder.shuffle_vector(lane, undefined, zeros)
 
 
+def _most(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_signed(">", a, b), a, b)
+
+
 def _least(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_signed("<", a, b), a, b)
 
@@ -127,25 +150,64 @@ class _Walk:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _legacy_walk(typingctx, indices, first, last, costs, relative, lowest, best):  # type: ignore[no-untyped-def]
-    signature = types.void(indices, first, last, costs, relative, lowest, best)
+def _legacy_walk(typingctx, indices, first, last, costs, relative, extremes, best):  # type: ignore[no-untyped-def]
+    signature = types.void(indices, first, last, costs, relative, extremes, best)
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        indices, first, last, costs, relative, lowest, best = _data(
+        indices, first, last, costs, relative, extremes, best = _data(
             context, builder, signature, args
         )
         walk = _Walk(builder, 16)
         sums = walk.variable(walk.load(relative))
         least = walk.variable(walk.constant(FAR))
+        most = walk.variable(walk.constant(0))
         with walk.loop(first, last) as (i, _):
             row, base = walk.costs_of(indices, i, costs, best)
-            total = _least(builder, builder.load(sums), walk.constant(SWITCH))
+            total = builder.load(sums)
+            builder.store(_most(builder, total, builder.load(most)), most)
+            total = _least(builder, total, walk.constant(SWITCH))
             total = builder.add(total, builder.sub(row, _splat(builder, base)))
             builder.store(total, sums)
             builder.store(_least(builder, total, builder.load(least)), least)
         walk.store(builder.load(sums), relative)
-        walk.store(builder.load(least), lowest)
+        walk.store(builder.load(least), extremes)
+        walk.store(builder.load(most), builder.gep(extremes, [ir.Constant(ir.IntType(64), LANES)]))
         return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _legacy_turns(typingctx, indices, first, last, costs, relative, best, turns):  # type: ignore[no-untyped-def]
+    signature = types.int64(indices, first, last, costs, relative, best, turns)
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        indices, first, last, costs, relative, best, turns = _data(
+            context, builder, signature, args
+        )
+        walk = _Walk(builder, 16)
+        i16, i32 = ir.IntType(16), ir.IntType(32)
+        minimum = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(i16, [walk.vector]), "llvm.vector.reduce.smin.v16i16"
+        )
+        sums = walk.variable(walk.load(relative))
+        winner = walk.variable(builder.trunc(best, i32))
+        with walk.loop(first, last) as (i, _):
+            row, _base = walk.costs_of(indices, i, costs, ir.Constant(ir.IntType(64), 0))
+            total = builder.load(sums)
+            switching = builder.icmp_signed(">", total, walk.constant(SWITCH))
+            switching = builder.zext(builder.bitcast(switching, i16), i32)
+            switching = builder.shl(switching, ir.Constant(i32, 4))
+            turn = builder.or_(switching, builder.load(winner))
+            builder.store(turn, builder.gep(turns, [builder.sub(i, first)]))
+            total = builder.add(_least(builder, total, walk.constant(SWITCH)), row)
+            low = _splat(builder, builder.call(minimum, [total]))
+            at_low = builder.bitcast(builder.icmp_signed("==", total, low), i16)
+            lowest_state = builder.cttz(at_low, ir.Constant(ir.IntType(1), 1))
+            builder.store(builder.zext(lowest_state, i32), winner)
+            builder.store(builder.sub(total, low), sums)
+        walk.store(builder.load(sums), relative)
+        return builder.sext(builder.load(winner), ir.IntType(64))
 
     return signature, codegen
 
@@ -190,4 +252,5 @@ def _regor_walk(typingctx, indices, first, last, costs, relative, uncodable, low
 
 
 legacy_walk = legacy_walk_python if config.DISABLE_JIT else _legacy_walk
+legacy_turns = legacy_turns_python if config.DISABLE_JIT else _legacy_turns
 regor_walk = regor_walk_python if config.DISABLE_JIT else _regor_walk

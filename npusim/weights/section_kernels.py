@@ -112,6 +112,21 @@ def legacy_sections(values, low, high, starts, seen, ring):
 
 
 @kernel
+def count(values, lanes, counts):
+    # values i16 [n]; counts i64 [511] <- occurrences of each value + 255
+    # lanes i32 [4, 511]: scratch; equal neighbours are counted apart, not one after the other
+    n = values.size & ~3
+    lanes[:] = 0
+    for i in range(0, n, 4):
+        for lane in range(4):
+            lanes[lane, np.uint64(np.int64(values[i + lane]) + 255)] += 1
+    for i in range(n, values.size):
+        lanes[0, values[i] + 255] += 1
+    for value in range(511):
+        counts[value] = lanes[0, value] + lanes[1, value] + lanes[2, value] + lanes[3, value]
+
+
+@kernel
 def legacy_zero_runs(counts):  # counts i64 [511] of values + 255 -> 0 or 1
     zeros = counts[255]
     for value in range(511):
@@ -126,12 +141,14 @@ def regor_zero_runs(values, counts):  # values i16 [n], counts i64 [511] -> 0 or
     for value in range(511):
         if value != 255 and zeros <= 5 * counts[value]:
             return 0
-    in_runs = 0
-    for i in range(1, values.size):
-        in_runs += values[i] == 0 and values[i - 1] == 0  # zeros that follow a zero
-    for i in range(values.size):  # and those that begin a run of two or more
-        if values[i] == 0 and (i == 0 or values[i - 1] != 0):
-            in_runs += i + 1 < values.size and values[i + 1] == 0
+    n = values.size
+    in_runs = np.int32(0)  # zeros with a zero beside them
+    for i in range(1, n - 1):
+        beside = (values[i - 1] == 0) | (values[i + 1] == 0)
+        in_runs += np.int32((values[i] == 0) & beside)
+    if n > 1:
+        in_runs += (values[0] == 0) & (values[1] == 0)
+        in_runs += (values[n - 1] == 0) & (values[n - 2] == 0)
     return np.int64(in_runs >= zeros // 2)
 
 
@@ -209,11 +226,11 @@ def split(values, start, end, zero_runs, table, indices, runs):
     # their beginning -> number of indices; twin: reference.split_runs
     if not zero_runs:
         for i in range(start, end):
-            indices[i - start] = table[values[i] + 255]
+            indices[i - start] = table[np.uint64(np.int64(values[i]) + 255)]
         return end - start
     n, before = 0, start - 1
     for i in range(start, end):
-        indices[n] = table[values[i] + 255]
+        indices[n] = table[np.uint64(np.int64(values[i]) + 255)]
         runs[n] = i
         n += values[i] != 0
     if n == 0:
@@ -231,15 +248,14 @@ def split(values, start, end, zero_runs, table, indices, runs):
 @kernel
 def fill_sections(values, starts, regor, sections, palettes, indices, runs):
     # values i16 [n], starts i64 [n_sections], regor 0 or 1: whose rules -> number of indices
-    counts = np.empty(512, np.int64)
+    counts = np.empty(511, np.int64)
+    lanes = np.empty((4, 511), np.int32)
     table = np.empty(511, np.int16)
     first = 0
     for number in range(starts.size):
         start = starts[number]
         end = starts[number + 1] if number + 1 < starts.size else values.size
-        counts[:] = 0
-        for i in range(start, end):
-            counts[values[i] + 255] += 1
+        count(values[start:end], lanes, counts)
         if regor:
             zero_runs = regor_zero_runs(values[start:end], counts)
         else:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from npusim._jit import kernel
-from npusim.weights.lanes import legacy_walk, regor_walk
+from npusim.weights.lanes import legacy_turns, legacy_walk, regor_walk
 
 START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES, PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, N_SLICES = (
     range(9)
@@ -51,68 +51,43 @@ def highest_index(indices):  # i16 [n]
 
 
 @kernel
-def careful_legacy_walk(indices, first, last, costs, relative, best, masks, bests):
-    # as legacy_walk, but with the true best state before every index; masks i32 [64] <- states
-    # that switch there, bests i32 [64] <- where to -> best state after the block
-    for i in range(first, last):
-        mask = 0
-        bests[i - first] = best
-        row = costs[indices[i]]
-        low, winner = 1 << 30, 0
-        for state in range(STATES):
-            total = np.int64(relative[state])
-            if total > SWITCH:
-                mask |= 1 << state
-                total = SWITCH
-            total += row[state]
-            relative[state] = total
-            if total < low:
-                low, winner = total, state
-        masks[i - first] = mask
-        for state in range(STATES):
-            relative[state] -= low
-        best = winner
-    return best
-
-
-@kernel
 def legacy_states(indices, costs, history, bests, cuts):
-    # indices i16 [n], costs i16 [., 16]; scratch: history i16 [n_blocks, 16], bests i32 [n_blocks]
+    # indices i16 [n], costs i16 [., 16]; scratch: history i16 [n_blocks, 2, 16], bests i32 [n_blocks]
     # cuts i32 [n, 2] <- (first weight, state) of the slices, last slice first -> their number
     # twin: cheapest_path
     n = indices.size
     n_blocks = (n + BLOCK - 1) // BLOCK
-    lowest = np.empty(STATES, np.int16)
+    extremes = np.empty((2, STATES), np.int16)
     relative = np.zeros(STATES, np.int16)
-    masks = np.empty(BLOCK, np.int32)
     turns = np.empty(BLOCK, np.int32)
     best = 0
     for block in range(n_blocks):
         first = block * BLOCK
         last = min(n, first + BLOCK)
-        history[block] = relative
-        legacy_walk(indices, first, last, costs, relative, lowest, best)
+        history[block, 0] = relative
+        legacy_walk(indices, first, last, costs, relative, extremes, best)
+        history[block, 1] = extremes[1]
         steady = True
         for state in range(STATES):
-            steady &= lowest[state] >= (state < best)  # ties go to the lowest state
+            steady &= extremes[0, state] >= (state < best)  # ties go to the lowest state
         bests[block] = best if steady else -1 - best
         if not steady:
-            relative[:] = history[block]
-            best = careful_legacy_walk(indices, first, last, costs, relative, best, masks, turns)
+            relative[:] = history[block, 0]
+            best = legacy_turns(indices, first, last, costs, relative, best, turns)
     state, n_cuts = best, 0
     for block in range(n_blocks - 1, -1, -1):
-        if bests[block] == state:
-            continue  # the best state never switches
+        if bests[block] >= 0 and history[block, 1, state] <= SWITCH:
+            continue  # this state never switches here
         first = block * BLOCK
         last = min(n, first + BLOCK)
-        relative[:] = history[block]
+        relative[:] = history[block, 0]
         best = bests[block] if bests[block] >= 0 else -1 - bests[block]
-        careful_legacy_walk(indices, first, last, costs, relative, best, masks, turns)
+        legacy_turns(indices, first, last, costs, relative, best, turns)
         for i in range(last - 1, max(first, 1) - 1, -1):
-            if masks[i - first] >> state & 1:
+            if turns[i - first] >> (4 + state) & 1:
                 cuts[n_cuts, 0], cuts[n_cuts, 1] = i, state
                 n_cuts += 1
-                state = turns[i - first]
+                state = turns[i - first] & 15
     cuts[n_cuts, 0], cuts[n_cuts, 1] = 0, state
     return n_cuts + 1
 
@@ -186,7 +161,7 @@ def legacy_slices(sections, indices, runs, slices):
     n_all = indices.size
     n_blocks = (n_all + BLOCK - 1) // BLOCK + 1
     costs = np.empty((1024, STATES), np.int16)
-    history = np.empty((n_blocks, STATES), np.int16)
+    history = np.empty((n_blocks, 2, STATES), np.int16)
     bests = np.empty(n_blocks, np.int32)
     cuts = np.empty((n_all + 1, 2), np.int32)
     run_cuts = np.zeros((n_all + 2, 2), np.int32)
