@@ -1,44 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of `npusim.weights.reorder`; twin: `npusim.weights.reference_reorder`."""
+"""Kernel of `npusim.weights.reorder`; twin: `npusim.weights.reference_reorder`.
+
+One function, since a call for each row of lanes would take three times as long.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from npusim._jit import kernel
-
-
-@kernel
-def copy_tile(
-    weights: Any, values: Any, at: Any, o0: Any, element: Any, i0: Any, tile: Any, restoring: Any
-) -> Any:
-    """Copy one tile of weights to values or back: the lanes of one kernel element and two ublocks.
-
-    weights i16 [O, H*W, I], values i16 [n_coded], at i64 first position, o0, element, i0 i64 first
-    weight (element -1: all padding), tile (i64, i64) output and input lanes, restoring bool.
-    Returns the first position whose padding is not zero when restoring, else -1.
-    """
-    ofm_lanes, ifm_lanes = tile
-    n_o = min(ofm_lanes, weights.shape[0] - o0)
-    n_i = min(ifm_lanes, weights.shape[2] - i0)
-    if element < 0 or n_i < 0:
-        n_o = 0
-        n_i = 0
-    if restoring:
-        for o in range(n_o):
-            for i in range(n_i):
-                weights[o0 + o, element, i0 + i] = values[at + o * ifm_lanes + i]
-        for o in range(ofm_lanes):
-            for i in range(n_i if o < n_o else 0, ifm_lanes):
-                if values[at + o * ifm_lanes + i] != 0:
-                    return at + o * ifm_lanes + i
-        return -1
-    if n_o < ofm_lanes or n_i < ifm_lanes:
-        values[at : at + ofm_lanes * ifm_lanes] = 0
-    for o in range(n_o):
-        for i in range(n_i):
-            values[at + o * ifm_lanes + i] = weights[o0 + o, element, i0 + i]
-    return -1
 
 
 @kernel
@@ -51,23 +21,36 @@ def walk(weights: Any, values: Any, elements: Any, starts: Any, depths: Any, res
     Returns the first position whose padding is not zero when restoring, else -1.
     """
     ofm_depth, _, ifm_depth = weights.shape
-    ofm_block, ofm_ublock, ifm_block, ifm_step, ifm_ublock = depths
-    tile = (ofm_ublock, ifm_ublock)
+    ofm_block, ofm_ublock, ifm_block, ifm_step, n_lanes = depths
+    n_ublocks = ifm_step // n_lanes
     at = 0
     stray = -1
     for o0 in range(0, ofm_depth, ofm_block):
-        o1 = min(o0 + ofm_block, ofm_depth)
         for i0 in range(0, ifm_depth, ifm_block):
-            i1 = min(i0 + ifm_block, ifm_depth)
             for s in range(starts.size - 1):
-                for i in range(i0, i1, ifm_step):
-                    for ou in range(o0, o1, ofm_ublock):
+                for i in range(i0, min(i0 + ifm_block, ifm_depth), ifm_step):
+                    for ou in range(o0, min(o0 + ofm_block, ofm_depth), ofm_ublock):
                         for e in range(starts[s], starts[s + 1]):
-                            for iu in range(i, i + ifm_step, ifm_ublock):
-                                bad = copy_tile(
-                                    weights, values, at, ou, elements[e], iu, tile, restoring
-                                )
-                                if bad >= 0 and stray < 0:
-                                    stray = bad
-                                at += ofm_ublock * ifm_ublock
+                            element = elements[e]
+                            for u in range(n_ublocks):
+                                iu = i + u * n_lanes
+                                n_i = min(n_lanes, ifm_depth - iu) if element >= 0 else 0
+                                for o in range(ou, ou + ofm_ublock):
+                                    n = n_i if o < ofm_depth else 0
+                                    if restoring:
+                                        for lane in range(n_lanes):
+                                            if lane < n:
+                                                weights[o, element, iu + lane] = values[at + lane]
+                                            elif values[at + lane] != 0 and stray < 0:
+                                                stray = at + lane
+                                    elif n == 8 and n_lanes == 8:  # known length: a vector move
+                                        for lane in range(8):
+                                            values[at + lane] = weights[o, element, iu + lane]
+                                    else:
+                                        for lane in range(n_lanes):
+                                            inside = lane < n
+                                            values[at + lane] = (
+                                                weights[o, element, iu + lane] if inside else 0
+                                            )
+                                    at += n_lanes
     return stray
