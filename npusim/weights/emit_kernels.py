@@ -10,9 +10,8 @@ import numpy as np
 
 from npusim._jit import kernel
 
-START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES, PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, N_SLICES = (
-    range(9)
-)
+START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
+PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
 
 
 @kernel

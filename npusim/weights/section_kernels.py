@@ -3,7 +3,7 @@
 
 A *plan* is what an encoder decides about a tensor; it is kept in flat arrays:
 
-    sections i64 [n_sections, 9]   one row a section, columns below
+    sections i64 [n_sections, 10]   one row a section, columns below
     palettes i64 [n_sections, 32]  folded values in palette order
     indices  i16 [n_weights]       weight indices of all sections, one after the other
     runs     i32 [n_weights + n_sections]  a section's zero runs start at FIRST + its number
@@ -18,10 +18,9 @@ import numpy as np
 
 from npusim._jit import kernel
 
-START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES, PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, N_SLICES = (
-    range(9)
-)
-SECTION_COLUMNS = 9
+START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
+PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
+SECTION_COLUMNS = 10
 RING = 2048  # more than the (2 * 512 + 2) latest non-zero positions the windows look back
 
 
@@ -154,7 +153,7 @@ def regor_zero_runs(values, counts):  # values i16 [n], counts i64 [511] -> 0 or
 
 @kernel
 def choose_palette(counts, zero_runs, at_half, row, entries):
-    # counts i64 [511] of values + 255; row i64 [9] and entries i64 [32] are filled
+    # counts i64 [511] of values + 255; row i64 [10] and entries i64 [32] are filled
     # twin: reference_encoders.choose_palette
     used, total, largest, smallest = 0, 0, 0, 511
     for folded in range(511, -1, -1):
@@ -200,6 +199,7 @@ def choose_palette(counts, zero_runs, at_half, row, entries):
     while widest >> bits:
         bits += 1
     row[PALETTE_BITS] = bits
+    row[HIGHEST] = max(kept - 1, max(largest, 1) + kept - row[DIRECT_OFFSET])
     row[RAW_BITS] = bits
     if kept:
         bits = 0
@@ -210,7 +210,7 @@ def choose_palette(counts, zero_runs, at_half, row, entries):
 
 @kernel
 def index_table(row, entries, table):
-    # row i64 [9], entries i64 [32]; table i16 [511] <- weight index of each value + 255
+    # row i64 [10], entries i64 [32]; table i16 [511] <- weight index of each value + 255
     shift = row[N_ENTRIES] - row[DIRECT_OFFSET]
     for value in range(511):
         weight = value - 255

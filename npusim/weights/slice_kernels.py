@@ -19,9 +19,8 @@ import numpy as np
 from npusim._jit import kernel
 from npusim.weights.lanes import legacy_turns, legacy_walk, regor_walk
 
-START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES, PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, N_SLICES = (
-    range(9)
-)
+START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
+PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
 STATES = 16
 BLOCK = 64
 SWITCH = 40
@@ -40,14 +39,6 @@ def cost_table(raw_bits, n_rows, uncodable, raw_refused, never, costs):
         costs[index, 12] = raw_bits if raw_bits >= 0 else raw_refused
         for state in range(13, STATES):
             costs[index, state] = never
-
-
-@kernel
-def highest_index(indices):  # i16 [n]
-    top = np.int16(0)
-    for i in range(indices.size):
-        top = max(top, indices[i])
-    return np.int64(top)
 
 
 @kernel
@@ -164,14 +155,14 @@ def legacy_slices(sections, indices, runs, slices):
     history = np.empty((n_blocks, 2, STATES), np.int16)
     bests = np.empty(n_blocks, np.int32)
     cuts = np.empty((n_all + 1, 2), np.int32)
-    run_cuts = np.zeros((n_all + 2, 2), np.int32)
+    run_cuts = np.empty((n_all + 2, 2), np.int32)
     trace = np.empty(n_all + 1, np.int16)
     at = 0
     for number in range(sections.shape[0]):
         row = sections[number]
         w, n = row[FIRST], row[N_WEIGHTS]
         part = indices[w : w + n]
-        cost_table(row[RAW_BITS], highest_index(part) + 1, NEVER, 100, NEVER, costs)
+        cost_table(row[RAW_BITS], row[HIGHEST] + 1, NEVER, 100, NEVER, costs)
         n_cuts = legacy_states(part, costs, history, bests, cuts)
         run_cuts[0] = 0
         n_run_cuts = 1
@@ -275,7 +266,7 @@ def regor_slices(sections, indices, runs, slices):
         row = sections[number]
         w, n = row[FIRST], row[N_WEIGHTS]
         part = indices[w : w + n]
-        cost_table(row[RAW_BITS], highest_index(part) + 1, UNCODABLE, UNCODABLE, UNCODABLE, costs)
+        cost_table(row[RAW_BITS], row[HIGHEST] + 1, UNCODABLE, UNCODABLE, UNCODABLE, costs)
         n_cuts = regor_states(part, costs, cuts)
         for i in range(n_cuts // 2):  # last first, as add_slices takes them
             for column in range(2):
