@@ -32,11 +32,16 @@ class NpuConfig:
         ofm_ublock_width: columns of an output ublock.
         ofm_ublock_depth: channels of an output ublock.
         ifm_ublock_depth: channels of an input ublock.
+        shram_banks: banks of 1024 bytes of the memory that blocks are kept in.
+        ifm8_granule_banks: banks come in multiples of this for an 8-bit ifm.
+        ifm16_granule_banks: the same for a 16-bit ifm.
+        acc32_granule_banks: the same for accumulators of 32 bits.
+        acc40_granule_banks: the same for accumulators of 40 bits.
 
     Raises:
         ConfigError: the name is empty, or a number is not an integer in its range.
 
-    Source: [VELA] accelerator table of 5.2.0.
+    Source: [VELA] accelerator tables of 5.2.0.
     """
 
     name: str
@@ -46,6 +51,11 @@ class NpuConfig:
     ofm_ublock_width: int
     ofm_ublock_depth: int
     ifm_ublock_depth: int
+    shram_banks: int
+    ifm8_granule_banks: int
+    ifm16_granule_banks: int
+    acc32_granule_banks: int
+    acc40_granule_banks: int
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
