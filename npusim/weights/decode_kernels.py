@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel that reads weight streams: slices to weights, never beyond the stream's end.
+
+The surface calls `decode_slices` again and again: it stops at the end, at an error, or where `out`
+is too small, and can go on from the slice it stopped before. Every slice leaves a row of facts:
+
+    info i64 [n_slices, 20]  columns below, all sizes in bits
+
+Source: [VELA] bitstream; twins: reference.read_header, read_slice and decode.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npusim._jit import kernel
+from npusim.weights.status import (
+    MODE_CHANGE,
+    MORE_ROOM,
+    NO_PALETTE,
+    OK,
+    OUT_OF_RANGE,
+    QUOTIENT,
+    RESERVED_WDIV,
+    RESERVED_ZDIV,
+    RUN_PADDING,
+    TOO_MANY,
+    TRUNCATED,
+    WEIGHT_PADDING,
+)
+
+# Columns of info: the header ...
+BIT, ZDIV, N_WEIGHTS, WDIV, WTRUNC, NEW_PALETTE, DIRECT_OFFSET, N_ENTRIES = range(8)
+PALETTE_BITS, PALETTE_ROW = 8, 9
+# ... and what the slice holds and takes
+ZEROS, END, WEIGHT_UNARY0, WEIGHT_UNARY1, WEIGHT_PAD, WEIGHT_REST = range(10, 16)
+RUN_UNARY, RUN_PAD, RUN_REST, N_RUNS = range(16, 20)
+INFO_COLUMNS = 20
+
+# Cells of the state that outlives a call
+AT, N_OUT, N_SLICES, N_PALETTES, HAVE = range(5)
+STATE_CELLS = 5
+
+BAD_WEIGHT = 1000  # stands in the table of weights for an index outside -255..255
+TABLE = 1024  # indices are below (31 << 5) + 32
+
+
+@kernel
+def field(words, at, n):  # words u64 with a word to spare -> the n < 64 bits from bit `at`
+    offset = np.uint64(at & 63)
+    low = words[at >> 6] >> offset
+    high = words[(at >> 6) + 1] << np.uint64(1) << (np.uint64(63) - offset)
+    return np.int64((low | high) & ((np.uint64(1) << np.uint64(n)) - np.uint64(1)))
+
+
+@kernel
+def read_header(words, end, at, row, palettes, state):
+    # row i64 [20] <- header; a new palette becomes row N_PALETTES of palettes i64 [., 33], whose
+    # last cell is its size -> status, bit: the next one or that of the error
+    row[BIT] = at
+    if at + 3 > end:
+        return TRUNCATED, at
+    row[ZDIV] = field(words, at, 3)
+    at += 3
+    if row[ZDIV] == 7:
+        return OK, (at + 7) & ~7
+    if 3 < row[ZDIV] < 6:
+        return RESERVED_ZDIV, at - 3
+    if at + 15 > end:
+        return TRUNCATED, at
+    row[N_WEIGHTS] = field(words, at, 15) + 1
+    at += 15
+    if at + 3 > end:
+        return TRUNCATED, at
+    row[WDIV] = field(words, at, 3)
+    at += 3
+    if row[WDIV] == 6:
+        return RESERVED_WDIV, at - 3
+    if at + 2 > end:
+        return TRUNCATED, end
+    row[WTRUNC] = field(words, at, 1)
+    row[NEW_PALETTE] = field(words, at + 1, 1)
+    at += 2
+    if row[NEW_PALETTE]:
+        for column, width in ((DIRECT_OFFSET, 5), (N_ENTRIES, 5), (PALETTE_BITS, 3)):
+            if at + width > end:
+                return TRUNCATED, at
+            row[column] = field(words, at, width)
+            at += width
+        row[PALETTE_BITS] += 2
+        if row[N_ENTRIES]:
+            row[N_ENTRIES] += 1
+        number = state[N_PALETTES]
+        for entry in range(row[N_ENTRIES]):
+            if at + row[PALETTE_BITS] > end:
+                return TRUNCATED, at
+            palettes[number, entry] = field(words, at, row[PALETTE_BITS])
+            at += row[PALETTE_BITS]
+        row[PALETTE_ROW] = number
+    elif not state[HAVE]:
+        return NO_PALETTE, row[BIT]
+    return OK, at
+
+
+@kernel
+def weight_table(row, entries, table):  # table i16 [1024] <- weight of each index
+    size = row[N_ENTRIES]
+    for index in range(TABLE):
+        folded = index - size + row[DIRECT_OFFSET]
+        weight = -(folded >> 1) if folded & 1 else folded >> 1
+        table[index] = weight if folded <= 511 else BAD_WEIGHT
+    for index in range(size):
+        folded = entries[index]
+        table[index] = -(folded >> 1) if folded & 1 else folded >> 1
+
+
+@kernel
+def careful_quotients(words, end, at, row, unary0, unary0_at, quotients, done, quotient):
+    # One chunk of weight positions with every check -> status, bit after unary1 or of the error,
+    # weights done, quotient begun, positions that hold no weight
+    n = row[N_WEIGHTS]
+    padding = 0
+    for position in range(12):
+        step = unary0 >> position & 1
+        if step:
+            if at >= end:
+                return TRUNCATED, at, done, quotient, padding
+            step += field(words, at, 1)
+            at += 1
+        if done == n:
+            padding += 1
+            if step:
+                return WEIGHT_PADDING, unary0_at, done, quotient, padding
+            continue
+        quotient += step
+        if quotient > 31:
+            return QUOTIENT, unary0_at, done, quotient, padding
+        if step < 2 or row[WTRUNC]:
+            quotients[done] = quotient
+            done += 1
+            quotient = 0
+    return OK, at, done, quotient, padding
+
+
+@kernel
+def read_slice(words, end, at, row, k, symbols, runs):
+    # symbols i16 [>= 32768 + 12] <- weight indices, runs i64 [the same] <- zero runs;
+    # completes row -> status, bit: the next one or that of the error
+    n = row[N_WEIGHTS]
+    zdiv = row[ZDIV]
+    zero_runs = zdiv != 6
+    n_runs = n + row[NEW_PALETTE] if zero_runs else 0
+    raw, wtrunc = row[WDIV] == 7, row[WTRUNC]
+    w_chunk = 8 if raw and k > 5 else 12
+    z_chunk = 8 if zdiv == 3 else 12
+    w_done, z_done, w_read, z_read = 0, 0, 0, 0
+    quotient, z_quotient = 0, 0
+    unary1_bits, w_chunks, z_chunks, w_padding, z_padding, zeros = 0, 0, 0, 0, 0, 0
+    while True:
+        balance = w_done - z_done if zero_runs else 0
+        weights_on = balance < 8 and w_done < n
+        runs_on = zero_runs and balance >= 0 and z_done < n_runs
+        w_before, z_before = w_done, z_done
+        unary0_at, unary0, z_unary = at, 0, 0
+        if weights_on and not raw:
+            if at + 12 > end:
+                return TRUNCATED, at
+            unary0 = field(words, at, 12)
+            at += 12
+            w_chunks += 1
+        z_unary_at = at
+        if runs_on:
+            if at + z_chunk > end:
+                return TRUNCATED, at
+            z_unary = field(words, at, z_chunk)
+            at += z_chunk
+            z_chunks += 1
+        if weights_on and raw:
+            w_done = min(n, w_done + w_chunk)
+            for i in range(w_before, w_done):
+                symbols[i] = 0
+        elif weights_on:
+            careful = n - w_done <= 12 or at + 12 > end
+            if not careful:
+                unary1 = field(words, at, 12)
+                bits, steps, most = 0, quotient, 0
+                for position in range(12):
+                    one = unary0 >> position & 1
+                    two = one & unary1 >> bits
+                    bits += one
+                    steps += one + two
+                    most = max(most, steps)
+                    symbols[w_done] = steps
+                    final = (two ^ 1) | wtrunc
+                    w_done += final
+                    steps &= final - 1
+                careful = most > 31
+                if careful:
+                    w_done = w_before
+                else:
+                    at += bits
+                    unary1_bits += bits
+                    quotient = steps
+            if careful:
+                before = at
+                status, at, w_done, quotient, padding = careful_quotients(
+                    words, end, at, row, unary0, unary0_at, symbols, w_done, quotient
+                )
+                if status != OK:
+                    return status, at
+                unary1_bits += at - before
+                w_padding += padding
+        if runs_on:
+            for position in range(z_chunk):
+                one = z_unary >> position & 1
+                if z_done == n_runs:
+                    z_padding += 1
+                    if one:
+                        return RUN_PADDING, z_unary_at
+                    continue
+                z_quotient += one
+                runs[z_done] = z_quotient
+                z_done += 1 - one
+                z_quotient &= -one
+        if k:
+            if at + k * (w_before - w_read) > end:
+                return TRUNCATED, at + k * ((end - at) // k)
+            for i in range(w_read, w_before):
+                symbols[i] = np.int64(symbols[i]) << k | field(words, at, k)
+                at += k
+        w_read = w_before
+        if runs_on or z_read < z_before:
+            if zdiv and at + zdiv * (z_before - z_read) > end:
+                return TRUNCATED, at + zdiv * ((end - at) // zdiv)
+            for i in range(z_read, z_before):
+                runs[i] = np.int64(runs[i]) << zdiv | field(words, at, zdiv)
+                at += zdiv
+                zeros += runs[i]
+            z_read = z_before
+        if not weights_on and not runs_on:
+            row[ZEROS], row[END], row[N_RUNS] = zeros, at, n_runs
+            row[WEIGHT_UNARY0], row[WEIGHT_UNARY1] = 12 * w_chunks, unary1_bits
+            row[WEIGHT_PAD], row[WEIGHT_REST] = w_padding, n * k
+            row[RUN_UNARY], row[RUN_PAD], row[RUN_REST] = z_chunk * z_chunks, z_padding, 0
+            if zero_runs:
+                row[RUN_REST] = n_runs * zdiv
+            return OK, at
+
+
+@kernel
+def expand(row, table, symbols, runs, out):
+    # out i16 [>= N_WEIGHTS + ZEROS] <- the slice's weights and zeros -> 1 if one is out of range
+    bad = 0
+    n = row[N_WEIGHTS]
+    if row[ZDIV] == 6:
+        for i in range(n):
+            weight = table[np.uint64(symbols[i])]
+            bad |= weight == BAD_WEIGHT
+            out[i] = weight
+        return bad
+    out[: n + row[ZEROS]] = 0
+    first = row[NEW_PALETTE]
+    at = runs[0] if first else np.int64(0)
+    for i in range(n):
+        weight = table[np.uint64(symbols[i])]
+        bad |= weight == BAD_WEIGHT
+        out[at] = weight
+        at += 1 + runs[i + first]
+    return bad
+
+
+@kernel
+def decode_slices(words, end, limit, state, info, palettes, out):
+    # words u64 with two words to spare, `end` bits; out i16, at most `limit` weights; state i64 [5]
+    # info i64 [., 20], palettes i64 [., 33] -> status, bit of the error or room that out must have
+    table = np.empty(TABLE, np.int16)
+    symbols = np.empty(32768 + 16, np.int16)
+    runs = np.empty(32768 + 16, np.int64)
+    if state[HAVE]:
+        row = info[state[N_SLICES] - 1]
+        weight_table(row, palettes[row[PALETTE_ROW]], table)
+    while True:
+        row = info[state[N_SLICES]]
+        status, at = read_header(words, end, state[AT], row, palettes, state)
+        if status != OK:
+            return status, at
+        if row[ZDIV] == 7:
+            state[AT], state[HAVE] = at, 0
+            if at == end:
+                return OK, at
+            continue
+        if row[NEW_PALETTE]:
+            weight_table(row, palettes[row[PALETTE_ROW]], table)
+        else:
+            before = info[state[N_SLICES] - 1]
+            if (before[ZDIV] == 6) != (row[ZDIV] == 6):
+                return MODE_CHANGE, row[BIT]
+            row[DIRECT_OFFSET], row[N_ENTRIES] = before[DIRECT_OFFSET], before[N_ENTRIES]
+            row[PALETTE_BITS], row[PALETTE_ROW] = before[PALETTE_BITS], before[PALETTE_ROW]
+        k = row[WDIV]
+        if k == 7:
+            k = row[PALETTE_BITS]
+            if row[N_ENTRIES]:
+                k = 0
+                while row[N_ENTRIES] > 1 << k:
+                    k += 1
+        status, at = read_slice(words, end, at, row, k, symbols, runs)
+        if status != OK:
+            return status, at
+        total = row[N_WEIGHTS] + row[ZEROS]
+        room = state[N_OUT] + total
+        if room > out.size and room <= limit:
+            return MORE_ROOM, room
+        if room > limit:  # an index out of range counts first
+            for i in range(row[N_WEIGHTS]):
+                if table[symbols[i]] == BAD_WEIGHT:
+                    return OUT_OF_RANGE, row[BIT]
+            return TOO_MANY, row[BIT]
+        if expand(row, table, symbols, runs, out[state[N_OUT] :]):
+            return OUT_OF_RANGE, row[BIT]
+        state[N_OUT] = room
+        state[AT] = at
+        state[N_SLICES] += 1
+        state[N_PALETTES] += row[NEW_PALETTE]
+        state[HAVE] = 1
