@@ -35,6 +35,18 @@ class FormatError(NpusimError, ValueError):
     """A model file is truncated, corrupted or of another format than its reader expects."""
 
 
+class InfeasibleError(NpusimError, ValueError):
+    """No candidate of a search space is within a limit; the message names the least cost there is.
+
+    Attributes:
+        least: that cost, in the unit of the limit.
+    """
+
+    def __init__(self, message: str, least: int):
+        super().__init__(message)
+        self.least = least
+
+
 class UnknownNameError(NpusimError, LookupError):
     """A name is not among the registered or built-in ones; the message lists those."""
 

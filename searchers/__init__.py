@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Search strategies, and the loop that runs, stores and compares them.
+
+>>> import searchers
+>>> searchers.get("random").__name__
+'RandomSearch'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from npusim import registry
+from searchers.base import Budget as Budget
+from searchers.base import Evaluation as Evaluation
+from searchers.base import Evaluator as Evaluator
+from searchers.base import History as History
+from searchers.base import Searcher as Searcher
+from searchers.base import Trial as Trial
+from searchers.base import run as run
+from spaces.base import Space
+from spaces.limits import Limit
+
+
+def names() -> list[str]:
+    """Registered searchers, sorted."""
+    return registry.names("npusim.searchers")
+
+
+def get(name: str) -> Callable[[Space, Limit, np.random.Generator], Searcher]:
+    """The searcher registered as `name`: call it with a space, a limit and a random generator.
+
+    Raises:
+        UnknownNameError: no such searcher.
+    """
+    found: Callable[[Space, Limit, np.random.Generator], Searcher]
+    found = registry.get("npusim.searchers", name)
+    return found

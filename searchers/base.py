@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every search is made of: a searcher that asks and is told, an evaluator, trials, a budget.
+
+`run` owns the loop. A searcher only proposes candidates and learns from trials; it never trains,
+logs or stores, and it never proposes a candidate beyond the limit, since the space tells it the
+cost beforehand. An evaluator only scores one candidate. So both can be exchanged freely.
+
+A run is a function of the space, the limit, the searcher and a seed: the searcher draws from one
+random stream, and each trial's evaluation has its own seed. Replaying stored trials therefore
+leads to the same next proposal as if the run had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from npusim.errors import ConfigError
+from spaces.base import Candidate, Space
+from spaces.costs import MEASURES, cost
+from spaces.limits import Limit
+
+_SEARCHER_STREAM, _EVALUATION_STREAM = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluator measured.
+
+    Attributes:
+        score: what the search maximises; not finite if training failed.
+        metrics: further figures, by name.
+        n_images: images that were trained on.
+        feasible: whether constraints that only the evaluation could check are met.
+    """
+
+    score: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    n_images: int = 0
+    feasible: bool = True
+
+
+class Evaluator(Protocol):
+    """Scores candidates; knows nothing of the search."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """JSON values that name the evaluator and all its settings: equal ones, equal scores."""
+        ...
+
+    def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
+        """Score one candidate; the result depends on the arguments alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A candidate and its measured result.
+
+    Attributes:
+        index: position in the history, from 0.
+        candidate: what was evaluated.
+        seed: of its evaluation.
+        costs: by measure of `spaces.costs.MEASURES`, exact.
+        score: what the search maximises; None if the evaluation gave no finite number.
+        metrics, n_images, feasible: see `Evaluation`.
+        wall_s, cpu_s: of the evaluation. They differ from run to run.
+    """
+
+    index: int
+    candidate: Candidate
+    seed: int
+    costs: Mapping[str, int]
+    score: float | None
+    metrics: Mapping[str, float]
+    n_images: int
+    feasible: bool
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def valid(self) -> bool:
+        """Whether it may be the result of a search: scored, and within all constraints."""
+        return self.score is not None and self.feasible
+
+    @property
+    def merit(self) -> float:
+        """Its score, and minus infinity if it is not valid."""
+        return self.score if self.score is not None and self.feasible else -math.inf
+
+    @property
+    def outcome(self) -> tuple[Any, ...]:
+        """All that must be the same in a run with the same seed: everything but the times."""
+        return (
+            self.index,
+            self.candidate,
+            self.seed,
+            dict(self.costs),
+            self.score,
+            dict(self.metrics),
+            self.n_images,
+            self.feasible,
+        )
+
+
+class History(Sequence[Trial]):
+    """The trials of a run, in order."""
+
+    def __init__(self, trials: Sequence[Trial] = ()):
+        self._trials = list(trials)
+
+    def append(self, trial: Trial) -> None:
+        """Add the next trial; its index must be the number of trials so far."""
+        if trial.index != len(self):
+            raise ConfigError(f"index of the next trial must be {len(self)}, got {trial.index}")
+        self._trials.append(trial)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._trials[index]
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self._trials)
+
+    def best(self) -> Trial | None:
+        """The valid trial of the highest score, the first of equals; None if none is valid."""
+        best = max(self, key=lambda trial: trial.merit, default=None)
+        return best if best is not None and best.valid else None
+
+    def best_scores(self) -> np.ndarray:
+        """Best valid score after each trial, f64 [n_trials]; NaN before the first valid one."""
+        best = np.maximum.accumulate([trial.merit for trial in self] or np.zeros(0))
+        return np.where(np.isinf(best), math.nan, best)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When a search must stop: at the first of its limits that is reached; None is no limit.
+
+    Args:
+        trials: number of evaluations.
+        images: images trained on, in all trials.
+        seconds: wall time of all evaluations. Results then depend on the machine's speed.
+
+    Raises:
+        ConfigError: no limit at all, or one that is not positive.
+    """
+
+    trials: int | None = None
+    images: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        limits = {"trials": self.trials, "images": self.images, "seconds": self.seconds}
+        if all(most is None for most in limits.values()):
+            raise ConfigError(f"budget must limit one of {', '.join(limits)}, got none")
+        for what, most in limits.items():
+            if most is not None and not most > 0:
+                raise ConfigError(f"budget in {what} must be more than 0, got {most}")
+
+    def allows_another(self, history: History) -> bool:
+        """Whether another trial may be started."""
+        spent = (
+            (self.trials, len(history)),
+            (self.images, sum(trial.n_images for trial in history)),
+            (self.seconds, sum(trial.wall_s for trial in history)),
+        )
+        return all(most is None or so_far < most for most, so_far in spent)
+
+
+class Searcher(Protocol):
+    """A search strategy.
+
+    Registered under the entry-point group ``npusim.searchers`` as a class or function of these
+    arguments; further ones must have defaults.
+    """
+
+    def __init__(self, space: Space, limit: Limit, rng: np.random.Generator) -> None: ...
+
+    def ask(self) -> Candidate | None:
+        """The next candidate, within the limit; None if there is nothing left to try."""
+        ...
+
+    def tell(self, trial: Trial) -> None:
+        """Learn from a finished trial; must not change it. Trials come in the order of `ask`."""
+        ...
+
+
+class TrialStore(Protocol):
+    """Where finished trials are kept; see `searchers.store`."""
+
+    def trials(self) -> Sequence[Trial]:
+        """Trials stored by earlier runs, in order."""
+        ...
+
+    def append(self, trial: Trial) -> None:
+        """Keep a finished trial: after the return, not even a killed process loses it."""
+        ...
+
+
+def searcher_rng(seed: int) -> np.random.Generator:
+    """The random stream that the searcher of a run with this seed draws from."""
+    return np.random.default_rng(np.random.SeedSequence((seed, _SEARCHER_STREAM)))
+
+
+def evaluation_seed(seed: int, index: int) -> int:
+    """Seed, 0..2**32-1, of the evaluation of trial `index` in a run with this seed."""
+    sequence = np.random.SeedSequence((seed, _EVALUATION_STREAM, index))
+    return int(sequence.generate_state(1)[0])
+
+
+def run(
+    make_searcher: Callable[[Space, Limit, np.random.Generator], Searcher],
+    space: Space,
+    limit: Limit,
+    evaluator: Evaluator,
+    budget: Budget,
+    *,
+    seed: int,
+    store: TrialStore | None = None,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> History:
+    """Search until the budget is spent, the space is exhausted or `should_stop` says so.
+
+    Args:
+        make_searcher: a registered searcher.
+        seed: from 0; decides all proposals, and the seeds of all evaluations.
+        store: keeps trials; those it has already are replayed, not evaluated again.
+        on_trial: called with each trial, replayed ones too.
+        should_stop: asked before each trial.
+
+    Raises:
+        ConfigError: the searcher proposes a candidate beyond the limit or of another space, or the
+            stored trials are not the ones that this searcher proposes.
+        InfeasibleError: no candidate is within the limit.
+    """
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, got {seed}")
+    searcher = make_searcher(space, limit, searcher_rng(seed))
+    history = History()
+    stored = list(store.trials()) if store is not None else []
+    while budget.allows_another(history) and not should_stop():
+        candidate = searcher.ask()
+        if candidate is None:
+            break
+        if not limit.allows(space, candidate):
+            raise ConfigError(f"searcher must propose candidates within {limit}, got {candidate}")
+        index = len(history)
+        if index < len(stored):
+            trial = stored[index]
+            if trial.candidate != candidate:
+                raise ConfigError(
+                    f"stored trial {index} must be what the searcher proposes again, "
+                    f"got {trial.candidate.choices} instead of {candidate.choices}"
+                )
+        else:
+            trial = _evaluate(space, evaluator, candidate, index, evaluation_seed(seed, index))
+            if store is not None:
+                store.append(trial)
+        history.append(trial)
+        searcher.tell(trial)
+        on_trial(trial)
+    return history
+
+
+def _evaluate(
+    space: Space, evaluator: Evaluator, candidate: Candidate, index: int, seed: int
+) -> Trial:
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = evaluator.evaluate(candidate, seed)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Trial(
+        index=index,
+        candidate=candidate,
+        seed=seed,
+        costs={measure: cost(space, candidate, measure) for measure in MEASURES},
+        score=found.score if math.isfinite(found.score) else None,
+        metrics={name: value for name, value in found.metrics.items() if math.isfinite(value)},
+        n_images=found.n_images,
+        feasible=found.feasible,
+        wall_s=wall,
+        cpu_s=cpu,
+    )

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands ``npusim search`` and ``npusim bench``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import spaces
+from npusim.errors import ConfigError
+from searchers.base import Budget
+from searchers.evaluators import TrainConfig, training
+from spaces.limits import Limit
+
+if TYPE_CHECKING:
+    from searchers.bench import Benchmark
+
+SPACE = click.option("--space", default="digits", show_default=True, help="Search space.")
+EPOCHS = click.option(
+    "--epochs", default=TrainConfig().epochs, show_default=True, help="Epochs of a trial."
+)
+FINAL_EPOCHS = click.option(
+    "--final-epochs",
+    default=TrainConfig().final_epochs,
+    show_default=True,
+    help="Epochs of the training before the final test.",
+)
+PLOT = click.option("--plot/--no-plot", default=True, show_default=True, help="Write a plot.")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
+
+
+@click.command()
+@SPACE
+@click.option("--searcher", default="evolution", show_default=True, help="Search strategy.")
+@click.option("--size", required=True, help=f"Hard limit on the compressed size, {SIZE_HELP}.")
+@click.option("--trials", default=20, show_default=True, help="Candidates to train.")
+@click.option("--seed", default=0, show_default=True, help="Decides everything that is drawn.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Run directory; a run that is there already is resumed.",
+)
+@EPOCHS
+@FINAL_EPOCHS
+@PLOT
+@AS_JSON
+def search(
+    space: str,
+    searcher: str,
+    size: str,
+    trials: int,
+    seed: int,
+    out: Path,
+    epochs: int,
+    final_epochs: int,
+    plot: bool,
+    as_json: bool,
+) -> None:
+    """Search a space for the most accurate network within a hard limit on its compressed size.
+
+    Every candidate is trained for real and scored on validation data. The best one is trained
+    afresh at the end and tested, once, on data that the search never saw.
+
+    After Ctrl-C, or anything worse, the same command goes on where it stopped.
+    """
+    from searchers.study import Study, run_study
+
+    study = Study(spaces.get(space), searcher, Limit.size(size), Budget(trials=trials), seed)
+    config = TrainConfig(epochs=epochs, final_epochs=final_epochs)
+    if plot:
+        _require_plots()
+    evaluator = training(study.space, config)
+    study.check(out, evaluator.identity())
+    with _progress(f"searching {space}", trials) as show:
+        result = run_study(study, out, evaluator, on_trial=lambda trial: show(trial.index + 1))
+    assert result is not None  # nothing asked it to stop
+    from searchers import report
+
+    if plot:
+        report.plot_study(result, out / "plot.png")
+    if as_json:
+        click.echo(json.dumps(result.to_json()))
+        return
+    _print(report.study_table(result))
+    if result.best is not None:
+        from spaces.concrete import describe
+
+        click.echo(describe(study.space, result.best.candidate))
+    click.echo(f"results in {out}")
+
+
+@click.command()
+@SPACE
+@click.option(
+    "--searchers",
+    default="random,evolution",
+    show_default=True,
+    help="Strategies, comma-separated.",
+)
+@click.option(
+    "--sizes", default="1KB", show_default=True, help=f"Limits, comma-separated, {SIZE_HELP}."
+)
+@click.option("--seeds", default=5, show_default=True, help="Repetitions with seeds 0, 1, ...")
+@click.option("--trials", default=24, show_default=True, help="Candidates to train in each.")
+@click.option("--workers", default=2, show_default=True, help="Processes, one thread each.")
+@click.option(
+    "--out",
+    default=Path("runs/bench"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Directory of the results; a benchmark that is there already is resumed or extended.",
+)
+@EPOCHS
+@FINAL_EPOCHS
+@PLOT
+@AS_JSON
+def bench(
+    space: str,
+    searchers: str,
+    sizes: str,
+    seeds: int,
+    trials: int,
+    workers: int,
+    out: Path,
+    epochs: int,
+    final_epochs: int,
+    plot: bool,
+    as_json: bool,
+) -> None:
+    """Compare search strategies: same space, limits, budget, evaluator and seeds for each.
+
+    Results depend on neither the number of workers nor interruptions. The accuracies are those on
+    held-out test data, of each search's best candidate trained afresh.
+    """
+    from searchers import report
+    from searchers.bench import Benchmark, run_benchmark
+    from searchers.store import write_json
+
+    benchmark = Benchmark(
+        spaces.get(space),
+        tuple(_items(searchers)),
+        tuple(Limit.size(size) for size in _items(sizes)),
+        seeds,
+        trials,
+    )
+    if plot:
+        _require_plots()
+    make_evaluator = partial(training, config=TrainConfig(epochs=epochs, final_epochs=final_epochs))
+    try:
+        with _bench_progress(benchmark) as show:
+            results = run_benchmark(benchmark, out, make_evaluator, workers, show)
+    except BrokenProcessPool:
+        click.echo("npusim: a worker process died; run the same command again to go on", err=True)
+        click.get_current_context().exit(1)
+    write_json(out / "results.json", results)
+    report.write_bench_csv(results, out / "results.csv")
+    if plot:
+        report.plot_bench(results, out / "curves.png")
+    if as_json:
+        click.echo(json.dumps(results))
+        return
+    _print(report.bench_table(results))
+    click.echo(
+        f"{searchers} on {space}: {trials} trials of {epochs} epochs each; "
+        f"{final_epochs} epochs before a test. Results in {out}"
+    )
+
+
+def _items(text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise ConfigError(f"a comma-separated list must have no empty item, got {text!r}")
+    return items
+
+
+def _require_plots() -> None:
+    from searchers.report import require_plots
+
+    require_plots()
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Live progress with time left on a terminal's stderr; nothing where that is piped."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+    ) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+@contextmanager
+def _bench_progress(benchmark: Benchmark) -> Iterator[Callable[[int, int], None]]:
+    cells = benchmark.cells()
+    total = len(cells) + sum(cell.study.budget.trials or 0 for cell in cells)
+    with _progress("trials and tests", total) as show:
+        yield lambda n_trials, n_tested: show(n_trials + n_tested)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feasible candidates without repetition: what searchers propose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from spaces.base import Candidate, Space
+from spaces.feasible import feasible_set
+from spaces.limits import Limit
+
+REPEATS_MAX = 10_000
+"""Repeated draws in a row after which a feasible set of inexact size counts as exhausted."""
+
+
+class Distinct:
+    """Hands out each candidate within a limit at most once.
+
+    Raises:
+        InfeasibleError: no candidate is within the limit.
+    """
+
+    def __init__(self, space: Space, limit: Limit):
+        self._feasible = feasible_set(space, limit)
+        self._seen: set[Candidate] = set()
+
+    def sample(self, rng: np.random.Generator) -> Candidate | None:
+        """One not handed out before, each equally likely; None when all were."""
+        return self.first_new(lambda: self._feasible.sample(rng))
+
+    def first_new(
+        self, draw: Callable[[], Candidate], draws_max: int | None = None
+    ) -> Candidate | None:
+        """The first draw that was not handed out before.
+
+        Args:
+            draw: gives a candidate within the limit.
+            draws_max: draws before giving up; None to go on while there are new ones.
+
+        Returns:
+            None if all candidates were handed out, or `draws_max` draws were not new.
+        """
+        if draws_max is None and not self._feasible.exact:
+            draws_max = REPEATS_MAX
+        n_draws = 0
+        while len(self._seen) < self._feasible.count():
+            found = draw()
+            if found not in self._seen:
+                self._seen.add(found)
+                return found
+            n_draws += 1
+            if n_draws == draws_max:
+                break
+        return None

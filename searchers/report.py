@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results as tables, plots and files."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npusim.errors import MissingExtraError
+from searchers.bench import REFERENCE
+from searchers.stats import bootstrap_mean
+from searchers.study import StudyResult
+from spaces.limits import Limit, format_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+TOP = 5
+"""Trials listed in the table of a search."""
+
+
+def require_plots() -> None:
+    """Raise MissingExtraError where matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("a plot", "plot", error) from error
+
+
+def study_table(result: StudyResult) -> Table:
+    """The best trials of a search, the first with its test accuracy."""
+    from rich.table import Table
+
+    study = result.study
+    table = Table(
+        title=f"{study.searcher} on {study.space.name} within {study.limit}, seed {study.seed}: "
+        f"best of {len(result.history)} trials"
+    )
+    for heading in ("trial", "validation %", "test %", "size", "limit used %", "MACs"):
+        table.add_column(heading, justify="right")
+    ranked = sorted((t for t in result.history if t.valid), key=lambda t: -t.merit)
+    for i, trial in enumerate(ranked[:TOP]):
+        used = trial.costs[study.limit.measure] / study.limit.most
+        tested = result.test is not None and i == 0
+        table.add_row(
+            str(trial.index),
+            f"{100 * trial.merit:.2f}",
+            f"{100 * result.test.score:.2f}" if result.test is not None and tested else "",
+            format_size(trial.costs["size_bits"]),
+            f"{100 * used:.1f}",
+            f"{trial.costs['macs']:,}",
+        )
+    return table
+
+
+def plot_study(result: StudyResult, path: Path) -> None:
+    """Size against validation accuracy of all trials, the best one and the limit marked."""
+    figure, (axes,) = _figure()
+    study = result.study
+    valid = [trial for trial in result.history if trial.valid]
+    size_kb = [trial.costs["size_bits"] / 8000 for trial in valid]
+    points = axes.scatter(
+        size_kb, [100 * t.merit for t in valid], c=[t.index for t in valid], cmap="viridis"
+    )
+    figure.colorbar(points, ax=axes, label="trial")
+    if result.best is not None:
+        best = (result.best.costs["size_bits"] / 8000, 100 * result.best.merit)
+        axes.scatter(*best, s=180, facecolors="none", edgecolors="tab:red", label="best")
+    if study.limit.measure == "size_bits":
+        axes.axvline(study.limit.most / 8000, color="tab:red", linestyle="--", label="limit")
+    axes.set_xlabel("compressed size [KB]")
+    axes.set_ylabel("validation accuracy [%]")
+    axes.set_title(f"{study.searcher} on {study.space.name}, seed {study.seed}")
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
+def bench_table(results: Mapping[str, Any]) -> Table:
+    """Test accuracy by limit and strategy, with intervals over seeds."""
+    from rich.table import Table
+
+    table = Table(title="test accuracy over seeds, 95 % bootstrap intervals")
+    table.add_column("limit", justify="right")
+    table.add_column("strategy")
+    for heading in ("seeds", "accuracy %", "gain, paired %", "over random %", "limit used %"):
+        table.add_column(heading, justify="right")
+    previous = None
+    for row in results["summary"]:
+        limit = Limit(results["cells"][0]["limit"]["measure"], row["limit"])
+        if previous not in (None, row["limit"]):
+            table.add_section()
+        previous = row["limit"]
+        improvement = row["relative_improvement"]
+        table.add_row(
+            str(limit),
+            row["searcher"],
+            str(row["n"]),
+            _interval(row["accuracy"]),
+            "" if row["gain"] is None else _interval(row["gain"], sign="+"),
+            "" if improvement is None else f"{improvement:+.2f}",
+            f"{100 * row['limit_used']:.1f}",
+        )
+    return table
+
+
+def _interval(found: Mapping[str, float], sign: str = "") -> str:
+    mean, low, high = (100 * found[key] for key in ("mean", "low", "high"))
+    return f"{mean:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
+def plot_bench(results: Mapping[str, Any], path: Path) -> None:
+    """Best validation accuracy so far against trials: mean over seeds and 95 % band."""
+    limits = list(dict.fromkeys(row["limit"] for row in results["summary"]))
+    figure, panels = _figure(columns=len(limits))
+    for axes, most in zip(panels, limits, strict=True):
+        cells = [cell for cell in results["cells"] if cell["limit"]["most"] == most]
+        for label in dict.fromkeys(cell["searcher"] for cell in cells):
+            if label != REFERENCE:
+                _plot_curve(axes, label, [c for c in cells if c["searcher"] == label])
+        axes.set_title(f"limit {Limit(cells[0]['limit']['measure'], most)}")
+        axes.set_xlabel("trials")
+        axes.legend(loc="lower right")
+    panels[0].set_ylabel("best validation accuracy so far [%]")
+    figure.savefig(path, dpi=120)
+
+
+def _plot_curve(axes: Axes, label: str, cells: Sequence[Mapping[str, Any]]) -> None:
+    n_trials = min(len(cell["best_scores"]) for cell in cells)
+    scores = np.array(
+        [[math.nan if s is None else s for s in c["best_scores"][:n_trials]] for c in cells]
+    )
+    known = ~np.isnan(scores).any(axis=0)
+    bands = [bootstrap_mean(100 * column) for column in scores[:, known].T]
+    trials = 1 + np.flatnonzero(known)
+    (line,) = axes.plot(trials, [band.mean for band in bands], label=label)
+    axes.fill_between(
+        trials,
+        [band.low for band in bands],
+        [band.high for band in bands],
+        alpha=0.2,
+        color=line.get_color(),
+    )
+
+
+def write_bench_csv(results: Mapping[str, Any], path: Path) -> None:
+    """One row for each study."""
+    rows = [_csv_row(cell) for cell in results["cells"]]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _csv_row(cell: Mapping[str, Any]) -> dict[str, Any]:
+    best, test = cell["best"] or {}, cell["test"] or {}
+    return {
+        "measure": cell["limit"]["measure"],
+        "limit": cell["limit"]["most"],
+        "searcher": cell["searcher"],
+        "seed": cell["seed"],
+        "n_trials": cell["n_trials"],
+        "n_images": cell["n_images"],
+        "best_trial": best.get("index"),
+        "cost": best.get("costs", {}).get(cell["limit"]["measure"]),
+        "validation_accuracy": best.get("score"),
+        "test_accuracy": test.get("accuracy"),
+        "cpu_s": cell["cpu_s"],
+        "wall_s": cell["wall_s"],
+    }
+
+
+def _figure(columns: int = 1) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4 * columns, 4.8), layout="constrained")
+    return figure, list(figure.subplots(1, columns, sharey=True, squeeze=False)[0])

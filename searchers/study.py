@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One search from its start to a tested result, in a run directory that can be resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+import searchers
+from npusim.errors import ConfigError
+from searchers.base import Budget, Evaluation, Evaluator, History, Trial, run
+from searchers.store import RunStore, check_identity, run_identity, trial_to_json, write_json
+from spaces.base import Candidate, Space
+from spaces.feasible import require_feasible
+from spaces.limits import Limit
+
+_HELD_OUT_STREAM = 2
+
+
+class HeldOutEvaluator(Evaluator, Protocol):
+    """An evaluator that can also measure the result of a search on data the search never saw."""
+
+    def test(self, candidate: Candidate, seed: int) -> Evaluation:
+        """Train for the last time and score on the held-out test data."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What to search: space, strategy, limit, budget, and a seed from 0.
+
+    Raises:
+        ConfigError: the seed is negative.
+    """
+
+    space: Space
+    searcher: str
+    limit: Limit
+    budget: Budget
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed must be at least 0, got {self.seed}")
+
+    def identity(self, evaluator: Mapping[str, Any]) -> dict[str, Any]:
+        """Identity of its run directory, with an evaluator of that identity."""
+        return run_identity(self.space, self.limit, self.searcher, self.seed, evaluator)
+
+    def check(self, directory: Path, evaluator: Mapping[str, Any]) -> None:
+        """Refuse what cannot be run, before anything is written.
+
+        Raises:
+            UnknownNameError: no such searcher.
+            InfeasibleError: no candidate is within the limit.
+            ConfigError: the directory has another run.
+        """
+        searchers.get(self.searcher)
+        require_feasible(self.space, self.limit)
+        check_identity(directory, self.identity(evaluator))
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """A finished study.
+
+    Attributes:
+        best: the valid trial of the highest score, if any.
+        test: how `best` does on the test data, trained afresh; measured once, used for nothing.
+    """
+
+    study: Study
+    history: History
+    best: Trial | None
+    test: Evaluation | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values; only times, of keys that end in ``_s``, are not repeatable."""
+        space, best = self.study.space, self.best
+        return {
+            "space": space.name,
+            "space_hash": space.content_hash,
+            "limit": {"measure": self.study.limit.measure, "most": self.study.limit.most},
+            "searcher": self.study.searcher,
+            "seed": self.study.seed,
+            "n_trials": len(self.history),
+            "n_images": sum(trial.n_images for trial in self.history),
+            "best": None
+            if best is None
+            else {**trial_to_json(best), "options": space.options_of(best.candidate)},
+            "test": None if self.test is None else dict(self.test.metrics),
+            "best_scores": [
+                None if np.isnan(s) else s for s in self.history.best_scores().tolist()
+            ],
+            "wall_s": sum(trial.wall_s for trial in self.history),
+            "cpu_s": sum(trial.cpu_s for trial in self.history),
+        }
+
+
+def run_study(
+    study: Study,
+    directory: Path,
+    evaluator: HeldOutEvaluator,
+    *,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> StudyResult | None:
+    """Search and test, or go on with what the directory has; None if `should_stop` ended it.
+
+    Raises:
+        NpusimError: see `Study.check` and `searchers.base.run`.
+    """
+    study.check(directory, evaluator.identity())
+    with RunStore(directory, study.space, study.identity(evaluator.identity())) as store:
+        history = run(
+            searchers.get(study.searcher),
+            study.space,
+            study.limit,
+            evaluator,
+            study.budget,
+            seed=study.seed,
+            store=store,
+            on_trial=on_trial,
+            should_stop=should_stop,
+        )
+        if should_stop():
+            return None
+        best = history.best()
+        test = None if best is None else _test(study, best.candidate, directory, evaluator)
+        result = StudyResult(study, history, best, test)
+        write_json(directory / "result.json", result.to_json())
+        if best is not None:
+            (directory / "best.json").write_text(study.space.to_json(best.candidate) + "\n")
+    return result
+
+
+def held_out_seed(seed: int) -> int:
+    """Seed, 0..2**32-1, of the final training and test in a run with this seed."""
+    return int(np.random.SeedSequence((seed, _HELD_OUT_STREAM)).generate_state(1)[0])
+
+
+def _test(
+    study: Study, candidate: Candidate, directory: Path, evaluator: HeldOutEvaluator
+) -> Evaluation:
+    """The test of a candidate, from ``test.json`` if that has it; its settings are the run's."""
+    path = directory / "test.json"
+    if path.exists():
+        stored = json.loads(path.read_text())
+        if stored.pop("choices") == list(candidate.choices):
+            return Evaluation(**stored)
+    found = evaluator.test(candidate, held_out_seed(study.seed))
+    kept = {"score": found.score, "metrics": dict(found.metrics), "n_images": found.n_images}
+    write_json(path, {"choices": list(candidate.choices), **kept})
+    return found
