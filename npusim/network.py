@@ -27,6 +27,7 @@ import numpy.typing as npt
 from npusim.errors import ConfigError
 from npusim.tensor import Quantization as Quantization
 from npusim.tensor import Tensor as Tensor
+from npusim.tensor import shortened
 
 if TYPE_CHECKING:
     import networkx
@@ -90,7 +91,8 @@ class Op:
         index: position in `Network.ops`, which is the order of execution.
         kind: "CONV_2D" and so on; "ETHOS_U" for what a compiler gave to the NPU, "CUSTOM:name"
             for other custom operations, "BUILTIN_212" for a code without a known name.
-        name: name of the first output, or the kind in lower case; made unique by "#2" and so on.
+        name: of the first output that has one, else the kind in lower case; made unique by "#2"
+            and so on.
         inputs: in the order of the kind; None for an optional input that is left out.
         outputs: tensors this operation writes.
         attributes: every attribute of the kind, defaults included; not to be changed.
@@ -237,7 +239,7 @@ class Op:
         return np.ascontiguousarray(values)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name!r}"
+        return f"{shortened(self.kind)} {shortened(self.name)!r}"
 
     def __hash__(self) -> int:
         return hash((self.index, self.kind, self.name))

@@ -134,8 +134,7 @@ class NetworkBuilder:
             dtype: of the ofm; None for the ifm's.
             shape: of the ofm; None to have it found by `npusim.ofm_shape`.
             name: of the ofm and so of the operation; by default the kind in lower case.
-            attributes: others have the value of a file that does not say otherwise, or 1 where
-                that cannot be executed, as for strides.
+            attributes: those not given are as in a file that does not say, or 1 if they must be.
 
         Raises:
             UnknownNameError: `kind` is not known, or its shape must be given.

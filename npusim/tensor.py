@@ -64,6 +64,15 @@ _INT64 = np.dtype(np.int64)
 _STORAGE = {name: np.dtype(kind.storage) for name, kind in DTYPES.items() if kind.storage}
 
 
+def shortened(name: str) -> str:
+    """At most 80 characters of a name: converters join the names of all they fuse.
+
+    >>> len(shortened("conv;" * 1000))
+    80
+    """
+    return name if len(name) <= 80 else f"{name[:38]}...{name[-39:]}"
+
+
 def same_array(a: npt.NDArray[Any] | None, b: npt.NDArray[Any] | None) -> bool:
     """Whether two arrays agree in shape, dtype and every bit, so that NaN equals itself."""
     if a is None or b is None:
@@ -73,6 +82,14 @@ def same_array(a: npt.NDArray[Any] | None, b: npt.NDArray[Any] | None) -> bool:
     if a.dtype == object:
         return bool(np.array_equal(a, b))
     return a.tobytes() == b.tobytes()
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raise ConfigError for a shape of too many axes or an axis of negative length."""
+    if len(shape) > RANK_MAX:
+        raise ConfigError(f"a shape must have at most {RANK_MAX} axes, got {len(shape)}")
+    if shape and min(shape) < 0:
+        raise ConfigError(f"lengths of axes must be at least 0, got {shape}")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -182,12 +199,7 @@ class Tensor:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise UnknownNameError("dtype", self.dtype, DTYPES)
-        if len(self.shape) > RANK_MAX:
-            raise ConfigError(
-                f"shape of {self!s} must have at most {RANK_MAX} axes, got {len(self.shape)}"
-            )
-        if self.shape and min(self.shape) < 0:
-            raise ConfigError(f"lengths of axes of {self!s} must be at least 0, got {self.shape}")
+        check_shape(self.shape)
         if self.quantization is not None:
             self._check_quantization(self.quantization)
         if self.data is not None:
@@ -225,7 +237,7 @@ class Tensor:
 
     def __str__(self) -> str:
         shape = ", ".join(str(length) for length in self.shape)
-        return f"{self.dtype}[{shape}] {self.name!r}"
+        return f"{self.dtype}[{shape}] {shortened(self.name)!r}"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tensor):

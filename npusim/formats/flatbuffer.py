@@ -32,10 +32,10 @@ _ITEM_BYTES: Final = {"i": 4, "f": 4, "B": 1}
 
 _SLOTS_MAX: Final = 16
 """No table of the formats read here has more fields."""
-TABLE_COST: Final = 48
-"""Bytes a table is counted as: about the least that one with its vectors takes in a file."""
+TABLE_COST: Final = 64
+"""Bytes a table is counted as: most take less in a file, but all take more to make."""
 _BUDGET_PER_BYTE: Final = 3
-"""Real models need up to 1.2, and data that is unpacked is counted twice."""
+"""Real models need up to 1.5; operations and tensors alone, without any data, need 2.2."""
 _BUDGET_FLOOR: Final = 1 << 16
 
 

@@ -38,7 +38,7 @@ from npusim.formats.tflite_schema import (
     Field,
 )
 from npusim.network import Attribute, Network, Op, UniqueNames
-from npusim.tensor import Quantization, Tensor
+from npusim.tensor import Quantization, Tensor, check_shape, shortened
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -175,13 +175,15 @@ class _Reader:
             raise FormatError(f"type must be in 0..{len(TENSOR_TYPES) - 1}, got {code}")
         dtype = TENSOR_TYPES[code]
         if table.table(6) is not None:
-            raise FormatError(f"{name!r} must be dense, got a sparse tensor")
+            raise FormatError(f"{shortened(name)!r} must be dense, got a sparse tensor")
         external = table.scalar(10, UINT32, 0)
         if external:
             raise FormatError(
-                f"{name!r} must have its data in this file, got external buffer {external}"
+                f"{shortened(name)!r} must have its data in this file, "
+                f"got external buffer {external}"
             )
         shape = table.numbers(0) or ()
+        check_shape(shape)
         start, n_bytes = self._buffer(table.scalar(2, UINT32, 0))
         return Tensor(
             index=index,
@@ -202,11 +204,13 @@ class _Reader:
             )
         kind, known, custom_code, version = self.codes[number]
         outputs = _pick(tensors, table, 2, "outputs")
+        name = next((t.name for t in outputs if t.name), kind.lower())
+        self.file.spend(len(name))
         start, n_bytes = self._span(table, 5, 9)
         return Op(
             index=index,
             kind=kind,
-            name=unique(next((t.name for t in outputs if t.name), kind.lower())),
+            name=unique(name),
             inputs=_pick_optional(tensors, table, 1, "inputs"),
             outputs=outputs,
             attributes=self._attributes(table, kind),
