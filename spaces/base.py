@@ -37,6 +37,8 @@ CANDIDATE_VERSION = 1
 """Raised when the JSON of a candidate changes its meaning."""
 
 BITWIDTH_MAX = 32
+DENOMINATOR_MAX = 10**6
+"""Of an option as a fraction: fine enough for any option, coarse enough for i64 products."""
 
 Option = int | float
 """One value that a decision variable can take, in the unit of its `Kind`."""
@@ -93,22 +95,23 @@ class DecisionVariable:
         where = f"options of decision {self.name!r}"
         if not self.options:
             raise ConfigError(f"{where} must be one or more, got none")
-        if any(a >= b for a, b in zip(self.options, self.options[1:], strict=False)):
-            raise ConfigError(f"{where} must rise, got {self.options}")
         for option in self.options:
             if self.kind is Kind.BITWIDTH:
                 if type(option) is not int or not 1 <= option <= BITWIDTH_MAX:
                     raise ConfigError(f"{where} must be ints in 1..{BITWIDTH_MAX}, got {option!r}")
-            elif not 0 < option <= 1:
-                raise ConfigError(f"{where} must be in (0, 1], got {option!r}")
+            elif not isinstance(option, int | float) or not 1 / DENOMINATOR_MAX <= option <= 1:
+                raise ConfigError(f"{where} must be in {1 / DENOMINATOR_MAX}..1, got {option!r}")
+        if any(a >= b for a, b in zip(self.options, self.options[1:], strict=False)):
+            raise ConfigError(f"{where} must rise, got {self.options}")
 
     @property
     def fractions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Numerators and denominators of the options as decimals, i64 [n_options] each.
+        """Numerators and denominators of the options, i64 [n_options] each.
 
         0.07 * 100 is 7.000000000000001 in floats, of which the ceiling is 8; as 7/100 it is 7.
+        Options count as the nearest fraction with a denominator of at most `DENOMINATOR_MAX`.
         """
-        exact = [Fraction(str(option)) for option in self.options]
+        exact = [Fraction(option).limit_denominator(DENOMINATOR_MAX) for option in self.options]
         return (
             np.array([f.numerator for f in exact], dtype=np.int64),
             np.array([f.denominator for f in exact], dtype=np.int64),

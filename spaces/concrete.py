@@ -136,7 +136,7 @@ def _ofm_depth(space: Space, layer: Layer, pick: Pick) -> np.ndarray:
 
 
 def _scaled(space: Space, decision: str, pick: Pick, count: np.ndarray) -> np.ndarray:
-    """``ceil(option * count)``, exact for options that are decimal numbers."""
+    """``ceil(option * count)``, exact: options are fractions here."""
     position = space.position(decision)
     numerator, denominator = space.decisions[position].fractions
     index = pick(position)

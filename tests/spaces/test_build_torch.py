@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantized, pruned modules: values and gradients of the quantizer, masks, padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch to build modules")
+
+from npusim.errors import ConfigError  # noqa: E402
+from spaces.build_torch import CompressedWeight, Quantize, build  # noqa: E402
+from spaces.digits import digits  # noqa: E402
+
+
+def quantize(theta, r, bitwidth, mask=None):
+    theta = torch.tensor(theta, requires_grad=True)
+    r = torch.tensor(r, requires_grad=True)
+    mask = torch.ones_like(theta) if mask is None else torch.tensor(mask)
+    return theta, r, Quantize.apply(theta, r, mask, bitwidth)
+
+
+def test_quantized_values_follow_equation_3():
+    # b = 3: d = 0.6 / 3 = 0.2
+    _, _, q = quantize([-1.0, -0.6, -0.31, -0.09, 0.0, 0.11, 0.29, 0.7], 0.6, 3)
+    expected = [-0.6, -0.6, -0.4, 0.0, 0.0, 0.2, 0.2, 0.6]
+    np.testing.assert_allclose(q.detach(), expected, atol=1e-6)  # float32
+
+
+def test_one_bit_is_the_sign_and_never_zero():
+    _, _, q = quantize([-3.0, -1e-9, 0.0, 0.2], 0.5, 1)
+    assert q.tolist() == [-0.5, -0.5, 0.5, 0.5]
+
+
+def test_masked_weights_are_exactly_zero():
+    _, _, q = quantize([1.0, -1.0, 0.5], 1.0, 4, mask=[0.0, 1.0, 0.0])
+    assert q.tolist()[::2] == [0.0, 0.0]
+    assert q.tolist()[1] == pytest.approx(-1.0)
+
+
+def test_gradients_are_straight_through():
+    theta, r, q = quantize([-1.0, -0.31, 0.11, 0.7, 0.4], 0.6, 3, mask=[1.0, 1.0, 1.0, 1.0, 0.0])
+    (q * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])).sum().backward()
+    assert theta.grad.tolist() == [0.0, 2.0, 3.0, 0.0, 0.0]
+    # outside: sign(theta); inside: (Q - theta) / r
+    by_hand = -1.0 + 2 * (-0.4 + 0.31) / 0.6 + 3 * (0.2 - 0.11) / 0.6 + 4.0
+    assert r.grad.item() == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_one_bit_passes_the_gradient_of_kept_weights():
+    theta, _, q = quantize([-3.0, 0.1, 0.2], 0.5, 1, mask=[1.0, 0.0, 1.0])
+    (q * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert theta.grad.tolist() == [1.0, 0.0, 3.0]
+
+
+def test_masks_close_to_exactly_the_largest_magnitudes():
+    weight = CompressedWeight((10, 10), 8, 7, torch.Generator().manual_seed(0))
+    kept = []
+    for progress in (0.0, 0.25, 0.5, 0.9, 1.0):
+        weight.prune(progress)
+        kept.append(int(weight.mask.sum()))
+        smallest_kept = weight.theta.abs()[weight.mask == 1].min()
+        pruned = weight.theta.abs()[weight.mask == 0]
+        assert pruned.numel() == 0 or pruned.max() <= smallest_kept
+    assert kept[0] == 100
+    assert kept[-1] == 7
+    assert kept == sorted(kept, reverse=True)
+
+
+@pytest.mark.parametrize(("bitwidth", "most"), [(1, 2), (2, 3), (4, 15), (8, 255)])
+def test_weights_have_at_most_the_levels_of_their_bits(bitwidth, most):
+    weight = CompressedWeight((64, 64), bitwidth, 64 * 64, torch.Generator().manual_seed(0))
+    levels = weight().detach().unique()
+    assert 2 <= len(levels) <= most
+    step = weight.log_range.exp() / max(2 ** (bitwidth - 1) - 1, 1)
+    np.testing.assert_allclose(levels / step.detach(), (levels / step.detach()).round(), atol=1e-4)
+
+
+def test_32_bits_leave_weights_as_they_are():
+    weight = CompressedWeight((5, 5), 32, 25, torch.Generator().manual_seed(0))
+    assert torch.equal(weight(), weight.theta)
+
+
+def test_padding_is_that_of_tflite():
+    """8 -> 4 with kernel 3, stride 2 pads one row below and none above; stride 1 both."""
+    space = digits(widths=(1.0,), bitwidths=(32,), sparsities=(1.0,))
+    net = build(space, space.largest(), torch.Generator().manual_seed(0)).eval()
+    for name, size, stride, before in (("conv1", 8, 2, 0), ("conv2", 4, 1, 1)):
+        block = net.blocks[name]
+        x = torch.randn(1, block.weight.theta.shape[1], size, size)
+        found = block(x)[0, :, 0, 0]
+        corner = torch.zeros(x.shape[1], 3, 3)
+        corner[:, before:, before:] = x[0, :, : 3 - before, : 3 - before]
+        by_hand = (block.weight() * corner).sum((1, 2, 3)) / np.sqrt(1 + block.norm.eps)
+        np.testing.assert_allclose(
+            found.detach(), by_hand.clamp(min=0).detach(), atol=1e-5
+        )  # float32 sums
+        assert block(x).shape[2] == size // stride
+
+
+def test_weights_are_drawn_from_the_generator():
+    space = digits()
+    first, same, other = (
+        build(space, space.largest(), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first.blocks["conv1"].weight.theta, same.blocks["conv1"].weight.theta)
+    assert not torch.equal(first.blocks["conv1"].weight.theta, other.blocks["conv1"].weight.theta)
+
+
+def test_candidates_of_another_space_are_refused():
+    with pytest.raises(ConfigError, match="candidate must be of space 'digits'"):
+        build(digits(bitwidths=(8,)), digits().largest(), torch.Generator())
