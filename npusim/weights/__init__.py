@@ -1,2 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Ethos-U weight stream: real weights to bytes and back, sizes without bytes, estimates."""
+"""The Ethos-U weight stream: real weights to bytes and back, sizes without bytes, estimates.
+
+From a layer's weights to its bytes: `reorder` puts them in the order the NPU reads them, `encode`
+compresses them, `encoded_size` says how long that would be, `decode` and `restore` lead back.
+"""
+
+from __future__ import annotations
+
+from npusim.weights.conditioning import condition, magnitude_mask, prune, requantize
+from npusim.weights.measures import (
+    MEASURES,
+    as_printed_bits,
+    binary_entropy_bits,
+    compressed_bytes,
+    entropy_bits,
+    mask_aware_bits,
+    weights_entropy_bits,
+)
+from npusim.weights.reorder import (
+    WeightSlice,
+    coded_weights,
+    depth_slices,
+    reorder,
+    reorder_slices,
+    restore,
+)
+from npusim.weights.scales import ChannelScales, pack_scales, scale_bytes, unpack_scales
+from npusim.weights.stream import ENCODERS, StreamSlice, decode, encode, encoded_size, slices
+from npusim.weights.traversal import choose_traversal, split_dilation
+
+__all__ = [
+    "ENCODERS",
+    "MEASURES",
+    "ChannelScales",
+    "StreamSlice",
+    "WeightSlice",
+    "as_printed_bits",
+    "binary_entropy_bits",
+    "choose_traversal",
+    "coded_weights",
+    "compressed_bytes",
+    "condition",
+    "decode",
+    "depth_slices",
+    "encode",
+    "encoded_size",
+    "entropy_bits",
+    "magnitude_mask",
+    "mask_aware_bits",
+    "pack_scales",
+    "prune",
+    "reorder",
+    "reorder_slices",
+    "requantize",
+    "restore",
+    "scale_bytes",
+    "slices",
+    "split_dilation",
+    "unpack_scales",
+    "weights_entropy_bits",
+]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from npusim._jit import kernel
+from npusim.weights.bits import count_ones
 from npusim.weights.status import (
     MODE_CHANGE,
     MORE_ROOM,
@@ -42,15 +43,20 @@ AT, N_OUT, N_SLICES, N_PALETTES, HAVE = range(5)
 STATE_CELLS = 5
 
 BAD_WEIGHT = 1000  # stands in the table of weights for an index outside -255..255
+HALVES = 2 * 4096 + 64 + 16
 TABLE = 1024  # indices are below (31 << 5) + 32
 
 
 @kernel
-def field(words, at, n):  # words u64 with a word to spare -> the n < 64 bits from bit `at`
+def window(low, high, at):  # words u64 at bit at & ~63 and the next -> the 64 bits from bit `at`
     offset = np.uint64(at & 63)
-    low = words[at >> 6] >> offset
-    high = words[(at >> 6) + 1] << np.uint64(1) << (np.uint64(63) - offset)
-    return np.int64((low | high) & ((np.uint64(1) << np.uint64(n)) - np.uint64(1)))
+    return np.int64(low >> offset | high << np.uint64(1) << (np.uint64(63) - offset))
+
+
+@kernel
+def field(words, at, n):  # words u64 with a word to spare -> the n < 64 bits from bit `at`
+    # not for inner loops: passing an array counts its references, with slow atomic instructions
+    return window(words[np.uint64(at >> 6)], words[np.uint64((at >> 6) + 1)], at) & ((1 << n) - 1)
 
 
 @kernel
@@ -115,6 +121,31 @@ def weight_table(row, entries, table):  # table i16 [1024] <- weight of each ind
 
 
 @kernel
+def fill_halves(halves):
+    # halves u64 [2 * 4096 + 64 + 16] <- what half a chunk holds: the symbols' quotients, a byte
+    # each, from bit 48 their number, from bit 52 the quotient of a symbol that goes on. Weights:
+    # key unary0 << 6 | unary1, then the same truncated; runs: six bits, then four.
+    for key in range(halves.size):
+        weights, wtrunc = key < 8192, key >= 4096
+        n_bits = 6 if key < 8192 + 64 else 4
+        zeros_and_ones = key >> 6 & 63 if weights else (key - 8192 if n_bits == 6 else key - 8256)
+        taken, quotient, n, entry = 0, 0, 0, 0
+        for position in range(n_bits):
+            step = zeros_and_ones >> position & 1
+            final = not step
+            if weights:
+                step += step & key >> taken
+                taken += step > 0
+                final = wtrunc or step < 2
+            quotient += step
+            if final:
+                entry |= quotient << 8 * n
+                n += 1
+                quotient = 0
+        halves[key] = entry | n << 48 | quotient << 52
+
+
+@kernel
 def careful_quotients(words, end, at, row, unary0, unary0_at, quotients, done, quotient):
     # One chunk of weight positions with every check -> status, bit after unary1 or of the error,
     # weights done, quotient begun, positions that hold no weight
@@ -143,19 +174,38 @@ def careful_quotients(words, end, at, row, unary0, unary0_at, quotients, done, q
 
 
 @kernel
-def read_slice(words, end, at, row, k, symbols, runs):
-    # symbols i16 [>= 32768 + 12] <- weight indices, runs i64 [the same] <- zero runs;
-    # completes row -> status, bit: the next one or that of the error
-    n = row[N_WEIGHTS]
-    zdiv = row[ZDIV]
-    zero_runs = zdiv != 6
+def careful_runs(unary, n_bits, quotients, done, n, quotient):
+    # One chunk of run bits that may hold the last run -> runs done or -1, quotient, unused bits
+    padding = 0
+    for position in range(n_bits):
+        one = unary >> position & 1
+        if done == n:
+            padding += 1
+            if one:
+                return -1, quotient, padding
+        elif one:
+            quotient += 1
+        else:
+            quotients[done] = quotient
+            done += 1
+            quotient = 0
+    return done, quotient, padding
+
+
+@kernel
+def read_slice(words, end, at, row, k, halves, quotients, rests, runs):
+    # quotients u8 and rests i16 [32800] <- quotients and remainders of the weight indices, runs
+    # i64 [2, 32800] <- those of the zero runs; completes row -> status, bit: next or of the error
+    z_quotients, z_rests = runs[0], runs[1]
+    n, zdiv, wtrunc = row[N_WEIGHTS], row[ZDIV], row[WTRUNC]
+    zero_runs, raw = zdiv != 6, row[WDIV] == 7
     n_runs = n + row[NEW_PALETTE] if zero_runs else 0
-    raw, wtrunc = row[WDIV] == 7, row[WTRUNC]
     w_chunk = 8 if raw and k > 5 else 12
     z_chunk = 8 if zdiv == 3 else 12
+    mask, z_mask = (1 << k) - 1, (1 << zdiv) - 1
     w_done, z_done, w_read, z_read = 0, 0, 0, 0
-    quotient, z_quotient = 0, 0
-    unary1_bits, w_chunks, z_chunks, w_padding, z_padding, zeros = 0, 0, 0, 0, 0, 0
+    quotient, z_quotient = 0, 0  # of a symbol that spans chunks
+    unary1_bits, w_chunks, z_chunks, w_padding, z_padding = 0, 0, 0, 0, 0
     while True:
         balance = w_done - z_done if zero_runs else 0
         weights_on = balance < 8 and w_done < n
@@ -165,117 +215,144 @@ def read_slice(words, end, at, row, k, symbols, runs):
         if weights_on and not raw:
             if at + 12 > end:
                 return TRUNCATED, at
-            unary0 = field(words, at, 12)
+            unary0 = window(words[np.uint64(at >> 6)], words[np.uint64((at >> 6) + 1)], at) & 0xFFF
             at += 12
             w_chunks += 1
         z_unary_at = at
         if runs_on:
             if at + z_chunk > end:
                 return TRUNCATED, at
-            z_unary = field(words, at, z_chunk)
+            z_unary = window(words[np.uint64(at >> 6)], words[np.uint64((at >> 6) + 1)], at)
             at += z_chunk
             z_chunks += 1
         if weights_on and raw:
             w_done = min(n, w_done + w_chunk)
-            for i in range(w_before, w_done):
-                symbols[i] = 0
+        elif weights_on and (n - w_done <= 12 or at + 12 > end or quotient > 7):
+            before = at
+            status, at, w_done, quotient, padding = careful_quotients(
+                words, end, at, row, unary0, unary0_at, quotients, w_done, quotient
+            )
+            if status != OK:
+                return status, at
+            unary1_bits += at - before
+            w_padding += padding
         elif weights_on:
-            careful = n - w_done <= 12 or at + 12 > end
-            if not careful:
-                unary1 = field(words, at, 12)
-                bits, steps, most = 0, quotient, 0
-                for position in range(12):
-                    one = unary0 >> position & 1
-                    two = one & unary1 >> bits
-                    bits += one
-                    steps += one + two
-                    most = max(most, steps)
-                    symbols[w_done] = steps
-                    final = (two ^ 1) | wtrunc
-                    w_done += final
-                    steps &= final - 1
-                careful = most > 31
-                if careful:
-                    w_done = w_before
-                else:
-                    at += bits
-                    unary1_bits += bits
-                    quotient = steps
-            if careful:
-                before = at
-                status, at, w_done, quotient, padding = careful_quotients(
-                    words, end, at, row, unary0, unary0_at, symbols, w_done, quotient
-                )
-                if status != OK:
-                    return status, at
-                unary1_bits += at - before
-                w_padding += padding
-        if runs_on:
-            for position in range(z_chunk):
-                one = z_unary >> position & 1
-                if z_done == n_runs:
-                    z_padding += 1
-                    if one:
-                        return RUN_PADDING, z_unary_at
-                    continue
-                z_quotient += one
-                runs[z_done] = z_quotient
-                z_done += 1 - one
-                z_quotient &= -one
-        if k:
+            unary1 = window(words[np.uint64(at >> 6)], words[np.uint64((at >> 6) + 1)], at)
+            bits = unary0
+            for _ in range(2):
+                key = (bits & 63) << 6 | unary1 & 63 | wtrunc << 12
+                entry = np.int64(halves[np.uint64(key)]) + quotient
+                for i in range(6):  # entries past the last symbol are void
+                    quotients[np.uint64(w_done + i)] = entry >> 8 * i
+                new = entry >> 48 & 15
+                quotient = (entry >> 52) + (0 if new else quotient)
+                w_done += new
+                unary1 >>= count_ones(np.uint64(bits & 63))
+                bits >>= 6
+            bits = count_ones(np.uint64(unary0))
+            at += bits
+            unary1_bits += bits
+        if runs_on and n_runs - z_done > 12:
+            half = z_chunk >> 1
+            for _ in range(2):
+                key = z_unary & ((1 << half) - 1) | (8192 if half == 6 else 8256)
+                entry = np.int64(halves[np.uint64(key)])
+                for i in range(6):
+                    z_quotients[np.uint64(z_done + i)] = entry >> 8 * i & 255
+                z_quotients[np.uint64(z_done)] += z_quotient
+                new = entry >> 48 & 15
+                z_quotient = (entry >> 52) + (0 if new else z_quotient)
+                z_done += new
+                z_unary >>= half
+        elif runs_on:
+            z_done, z_quotient, padding = careful_runs(
+                z_unary, z_chunk, z_quotients, z_done, n_runs, z_quotient
+            )
+            if z_done < 0:
+                return RUN_PADDING, z_unary_at
+            z_padding += padding
+        if w_before > w_read:  # remainders: at most 60 bits, raw ones of up to 9 bits in two halves
             if at + k * (w_before - w_read) > end:
                 return TRUNCATED, at + k * ((end - at) // k)
-            for i in range(w_read, w_before):
-                symbols[i] = np.int64(symbols[i]) << k | field(words, at, k)
-                at += k
-        w_read = w_before
-        if runs_on or z_read < z_before:
-            if zdiv and at + zdiv * (z_before - z_read) > end:
+            bits = window(words[np.uint64(at >> 6)], words[np.uint64((at >> 6) + 1)], at)
+            for i in range(12):
+                rests[np.uint64(w_read + i)] = bits & mask
+                bits >>= k
+            if k > 5:
+                half = at + 4 * k
+                bits = window(words[np.uint64(half >> 6)], words[np.uint64((half >> 6) + 1)], half)
+                for i in range(4, 8):
+                    rests[np.uint64(w_read + i)] = bits & mask
+                    bits >>= k
+            at += k * (w_before - w_read)
+            w_read = w_before
+        if z_before > z_read and zdiv:
+            if at + zdiv * (z_before - z_read) > end:
                 return TRUNCATED, at + zdiv * ((end - at) // zdiv)
-            for i in range(z_read, z_before):
-                runs[i] = np.int64(runs[i]) << zdiv | field(words, at, zdiv)
-                at += zdiv
-                zeros += runs[i]
-            z_read = z_before
+            bits = window(words[np.uint64(at >> 6)], words[np.uint64((at >> 6) + 1)], at)
+            for i in range(12):
+                z_rests[np.uint64(z_read + i)] = bits & z_mask
+                bits >>= zdiv
+            at += zdiv * (z_before - z_read)
+        z_read = z_before
         if not weights_on and not runs_on:
-            row[ZEROS], row[END], row[N_RUNS] = zeros, at, n_runs
-            row[WEIGHT_UNARY0], row[WEIGHT_UNARY1] = 12 * w_chunks, unary1_bits
-            row[WEIGHT_PAD], row[WEIGHT_REST] = w_padding, n * k
-            row[RUN_UNARY], row[RUN_PAD], row[RUN_REST] = z_chunk * z_chunks, z_padding, 0
-            if zero_runs:
-                row[RUN_REST] = n_runs * zdiv
-            return OK, at
+            break
+    row[END], row[N_RUNS] = at, n_runs
+    row[WEIGHT_UNARY0], row[WEIGHT_UNARY1] = 12 * w_chunks, unary1_bits
+    row[WEIGHT_PAD], row[WEIGHT_REST] = w_padding, n * k
+    row[RUN_UNARY], row[RUN_PAD] = z_chunk * z_chunks, z_padding
+    row[RUN_REST] = n_runs * zdiv if zero_runs else 0
+    if raw:
+        quotients[:n] = 0
+    return OK, at
 
 
 @kernel
-def expand(row, table, symbols, runs, out):
+def join(row, k, quotients, rests, runs):
+    # rests and runs[0] <- weight indices and zero runs; completes ZEROS in row
+    for i in range(row[N_WEIGHTS]):
+        rests[i] |= np.int16(quotients[i]) << np.int16(k)
+    zdiv, zeros = row[ZDIV], 0
+    if zdiv == 0:
+        for i in range(row[N_RUNS]):
+            zeros += runs[0, i]
+    else:
+        for i in range(row[N_RUNS]):
+            runs[0, i] = runs[0, i] << zdiv | runs[1, i]
+            zeros += runs[0, i]
+    row[ZEROS] = zeros
+
+
+@kernel
+def expand(row, table, indices, runs, out):
     # out i16 [>= N_WEIGHTS + ZEROS] <- the slice's weights and zeros -> 1 if one is out of range
-    bad = 0
+    bad = np.int16(0)
     n = row[N_WEIGHTS]
     if row[ZDIV] == 6:
         for i in range(n):
-            weight = table[np.uint64(symbols[i])]
-            bad |= weight == BAD_WEIGHT
+            weight = table[np.uint64(indices[i])]
+            bad = max(bad, weight)
             out[i] = weight
-        return bad
+        return bad == BAD_WEIGHT
     out[: n + row[ZEROS]] = 0
     first = row[NEW_PALETTE]
     at = runs[0] if first else np.int64(0)
     for i in range(n):
-        weight = table[np.uint64(symbols[i])]
-        bad |= weight == BAD_WEIGHT
-        out[at] = weight
+        weight = table[np.uint64(indices[i])]
+        bad = max(bad, weight)
+        out[np.uint64(at)] = weight
         at += 1 + runs[i + first]
-    return bad
+    return bad == BAD_WEIGHT
 
 
 @kernel
-def decode_slices(words, end, limit, state, info, palettes, out):
+def decode_slices(words, end, limit, halves, state, info, palettes, out):
     # words u64 with two words to spare, `end` bits; out i16, at most `limit` weights; state i64 [5]
     # info i64 [., 20], palettes i64 [., 33] -> status, bit of the error or room that out must have
     table = np.empty(TABLE, np.int16)
-    symbols = np.empty(32768 + 16, np.int16)
-    runs = np.empty(32768 + 16, np.int64)
+    quotients = np.empty(32768 + 32, np.uint8)
+    indices = np.empty(32768 + 32, np.int16)
+    runs = np.empty((2, 32768 + 32), np.int64)
     if state[HAVE]:
         row = info[state[N_SLICES] - 1]
         weight_table(row, palettes[row[PALETTE_ROW]], table)
@@ -304,19 +381,20 @@ def decode_slices(words, end, limit, state, info, palettes, out):
                 k = 0
                 while row[N_ENTRIES] > 1 << k:
                     k += 1
-        status, at = read_slice(words, end, at, row, k, symbols, runs)
+        status, at = read_slice(words, end, at, row, k, halves, quotients, indices, runs)
         if status != OK:
             return status, at
+        join(row, k, quotients, indices, runs)
         total = row[N_WEIGHTS] + row[ZEROS]
         room = state[N_OUT] + total
         if room > out.size and room <= limit:
             return MORE_ROOM, room
         if room > limit:  # an index out of range counts first
             for i in range(row[N_WEIGHTS]):
-                if table[symbols[i]] == BAD_WEIGHT:
+                if table[indices[i]] == BAD_WEIGHT:
                     return OUT_OF_RANGE, row[BIT]
             return TOO_MANY, row[BIT]
-        if expand(row, table, symbols, runs, out[state[N_OUT] :]):
+        if expand(row, table, indices, runs[0], out[state[N_OUT] :]):
             return OUT_OF_RANGE, row[BIT]
         state[N_OUT] = room
         state[AT] = at

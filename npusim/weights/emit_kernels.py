@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from npusim._jit import kernel
+from npusim.weights.bits import count_ones
 
 START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
 PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
@@ -81,14 +82,6 @@ def carried(value, n, fill):  # of n bits of value u64, the `fill` < n last ones
 @kernel
 def window(low, high, offset):  # u64 -> the 64 bits from bit `offset` < 64 of low, then high
     return low >> offset | high << np.uint64(1) << (np.uint64(63) - offset)
-
-
-@kernel
-def bit_count(value):  # u64 < 1 << 12 -> number of ones
-    value = value - (value >> np.uint64(1) & np.uint64(0x555))
-    value = (value & np.uint64(0x333)) + (value >> np.uint64(2) & np.uint64(0x333))
-    value = (value + (value >> np.uint64(4))) & np.uint64(0xF0F)
-    return (value + (value >> np.uint64(8))) & np.uint64(0xF)
 
 
 @kernel
@@ -180,7 +173,8 @@ def interleave(n, n_runs, header, parts, words, at):
     # unary1, remainders, run unary, run remainders; words u64 from bit `at` on -> end bit
     # twin: emit_slice
     k, wtrunc, raw, zdiv = header
-    unary0, unary1, remainders, z_unary, z_remainders = parts
+    unary0, unary1, remainders = parts[0], parts[1], parts[2]
+    z_unary, z_remainders = parts[3], parts[4]
     w_chunk = 8 if k > 5 and raw else 12
     z_chunk = 8 if zdiv == 3 else 12
     w_done, z_done = 0, 0
@@ -192,8 +186,7 @@ def interleave(n, n_runs, header, parts, words, at):
         weights_on = balance < 8 and w_done < n
         runs_on = balance >= 0 and z_done < n_runs
         w_new, z_new, n_bits = 0, 0, 0
-        bits, n_twos_at = np.uint64(0), 0
-        steps, n_steps = np.uint64(0), np.uint64(0)
+        bits, steps, n_steps = np.uint64(0), np.uint64(0), np.uint64(0)
         if weights_on:
             w_new = w_chunk
             if not raw:
@@ -201,12 +194,12 @@ def interleave(n, n_runs, header, parts, words, at):
                 bits &= np.uint64(0xFFF)
                 at0 += 12
                 n_bits = 12
-                n_steps = bit_count(bits)
+                n_steps = np.uint64(count_ones(bits))
                 steps = window(unary1[at1 >> 6], unary1[(at1 >> 6) + 1], np.uint64(at1 & 63))
                 steps &= ones(n_steps)
                 at1 += np.int64(n_steps)
                 if not wtrunc:  # a step of two completes nothing
-                    w_new -= np.int64(bit_count(steps))
+                    w_new -= count_ones(steps)
             w_new = min(w_new, n - w_done)
         if runs_on:
             unary = window(z_unary[at3 >> 6], z_unary[(at3 >> 6) + 1], np.uint64(at3 & 63))
@@ -214,7 +207,7 @@ def interleave(n, n_runs, header, parts, words, at):
             at3 += z_chunk
             bits |= unary << np.uint64(n_bits)
             n_bits += z_chunk
-            z_new = min(z_chunk - np.int64(bit_count(unary)), n_runs - z_done)
+            z_new = min(z_chunk - count_ones(unary), n_runs - z_done)
         # unary parts of this iteration, then the remainders of the one before: 36 bits at the most,
         # 72 in two pieces, 24
         w_bits, z_bits = w_rest * k, z_rest * zdiv

@@ -61,9 +61,7 @@ def legacy_sections(values, low, high, starts, seen, ring):
             zeros = i - last - (nonzeros - before_last)
             excess = np.int64(zeros > (i - last) >> 2)
             fresh = size - 1 - excess
-            if fresh & (fresh - 1) == 0 and (
-                i - last - zeros > 512 or size - excess > 32
-            ):
+            if fresh & (fresh - 1) == 0 and (i - last - zeros > 512 or size - excess > 32):
                 last, have, before_last = i, 0, nonzeros
                 starts[n_starts] = i
                 n_starts += 1

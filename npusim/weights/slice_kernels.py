@@ -43,7 +43,7 @@ def cost_table(raw_bits, n_rows, uncodable, raw_refused, never, costs):
 
 @kernel
 def legacy_states(indices, costs, history, bests, cuts):
-    # indices i16 [n], costs i16 [., 16]; scratch: history i16 [n_blocks, 2, 16], bests i32 [n_blocks]
+    # indices i16 [n], costs i16 [., 16]; history i16 [n_blocks, 2, 16], bests i32 [n_blocks]: scratch
     # cuts i32 [n, 2] <- (first weight, state) of the slices, last slice first -> their number
     # twin: cheapest_path
     n = indices.size

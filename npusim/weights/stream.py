@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,13 @@ def checked_values(values: npt.ArrayLike) -> npt.NDArray[np.int16]:
     Raises:
         ConfigError: not one-dimensional, not integers, or one is not in -255..255.
     """
-    array = np.asarray(values) if len(np.shape(values)) or np.ndim(values) else None
-    if array is not None and array.size == 0 and array.ndim == 1:
-        return np.empty(0, np.int16)
+    if isinstance(values, (list, tuple)) and not values:
+        return np.empty(0, np.int16)  # numpy takes an empty list for floats
     array = integer_array("weights", values)
     if array.ndim != 1:
         raise ConfigError(f"weights must be one-dimensional, got shape {array.shape}")
+    if not array.size:
+        return np.empty(0, np.int16)
     low, high = int(array.min()), int(array.max())
     if low < -f.WEIGHT_MAX or high > f.WEIGHT_MAX:
         worst = high if high > f.WEIGHT_MAX else low
@@ -123,14 +125,20 @@ class StreamSlice:
     bits: dict[str, int]
 
 
+@cache
+def _halves() -> npt.NDArray[np.uint64]:
+    """Look-up table of the decoding kernel, made at its first use."""
+    from npusim.weights.decode_kernels import HALVES, fill_halves
+
+    table = np.empty(HALVES, np.uint64)
+    fill_halves(table)
+    return table
+
+
 class _Decoder:
     """One run of the decoding kernel, with its growing buffers."""
 
     def __init__(self, stream: Any, max_weights: int | None):
-        if isinstance(stream, (str, list, tuple)) or np.isscalar(stream) and not isinstance(
-            stream, bytes
-        ):
-            raise ConfigError(f"stream must be bytes, got {type(stream).__name__}")
         try:
             data = memoryview(stream).cast("B")
         except TypeError:
@@ -154,7 +162,7 @@ class _Decoder:
         out = np.empty(min(self.limit, self.n_bits), np.int16)
         while True:
             code, where = kernels.decode_slices(
-                self.words, self.n_bits, self.limit, state, self.info, self.palettes, out
+                self.words, self.n_bits, self.limit, _halves(), state, self.info, self.palettes, out
             )
             if code == status.MORE_ROOM:
                 grown = np.empty(min(self.limit, where + where // 2), np.int16)
@@ -164,7 +172,8 @@ class _Decoder:
             if code != status.OK:
                 raise StreamError(status.MESSAGES[status.NAMES[code]], int(where))
             self.info = self.info[: state[kernels.N_SLICES]]
-            return out[: state[kernels.N_OUT]]
+            out.resize(int(state[kernels.N_OUT]), refcheck=False)  # gives back what is not used
+            return out
 
 
 def decode(stream: Any, max_weights: int | None = None) -> npt.NDArray[np.int16]:
@@ -187,8 +196,7 @@ def decode(stream: Any, max_weights: int | None = None) -> npt.NDArray[np.int16]
     >>> decode(encode([0, 0, 0, 7])).tolist()
     [0, 0, 0, 7]
     """
-    weights = _Decoder(stream, max_weights).run()
-    return weights if weights.base is None else weights.copy()
+    return _Decoder(stream, max_weights).run()
 
 
 def slices(stream: Any, max_weights: int | None = None) -> list[StreamSlice]:
