@@ -9,10 +9,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class NpusimError(Exception):
     """Base of all errors a caller can cause; the command line prints it and exits with 2."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # pickle would call the child with the finished message; worker processes send errors home
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[NpusimError], args: tuple[Any, ...], state: dict[str, Any]) -> NpusimError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(NpusimError, ValueError):
@@ -50,7 +62,7 @@ class InfeasibleError(NpusimError, ValueError):
 class UnknownNameError(NpusimError, LookupError):
     """A name is not among the registered or built-in ones; the message lists those."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]):
+    def __init__(self, kind: str, name: object, known: Iterable[str]):
         names = sorted(known)
         close = difflib.get_close_matches(str(name), names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -65,3 +77,7 @@ class MissingExtraError(NpusimError, ImportError):
             f"{what} must have the extra [{extra}] installed "
             f"(pip install 'npusim[{extra}]'), got: {cause}"
         )
+
+
+class PluginError(NpusimError, ImportError):
+    """A registered plug-in cannot be imported, or is not what its group holds."""

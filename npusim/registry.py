@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from npusim.errors import ConfigError, UnknownNameError
+from npusim.errors import ConfigError, NpusimError, PluginError, UnknownNameError
 
 GROUPS = ("npusim.commands", "npusim.schemes", "npusim.searchers", "npusim.spaces")
 """What can be plugged in: commands of the CLI, compression schemes, searchers, search spaces."""
@@ -37,6 +37,7 @@ def names(group: str) -> list[str]:
 
     Raises:
         UnknownNameError: `group` is not one of `GROUPS`.
+        ConfigError: two packages register different objects under one name.
 
     >>> "raw" in names("npusim.schemes")
     True
@@ -49,8 +50,20 @@ def get(group: str, name: str) -> Any:
 
     Raises:
         UnknownNameError: no such group, or no such name in it; lists the known ones.
+        PluginError: the object's module, or one that it needs, cannot be imported.
+
+    >>> get("npusim.schemes", "raw").__name__
+    'Raw'
     """
     found = _found(group)
+    kind = group.removeprefix("npusim.").removesuffix("s")
     if name not in found:
-        raise UnknownNameError(group.removeprefix("npusim.").removesuffix("s"), name, found)
-    return found[name].load()
+        raise UnknownNameError(kind, name, found)
+    try:
+        return found[name].load()
+    except NpusimError:
+        raise
+    except (ImportError, AttributeError) as error:
+        raise PluginError(
+            f"{kind} {name!r} must be importable from {found[name].value!r}, got: {error}"
+        ) from error
