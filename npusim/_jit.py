@@ -46,7 +46,7 @@ class _Notice(event.Listener):  # type: ignore[misc]
 
 
 _NOTICE = _Notice()
-event.register("numba:compile", _NOTICE)  # type: ignore[no-untyped-call]
+event.register("numba:compile", _NOTICE)
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
