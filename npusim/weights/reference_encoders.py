@@ -107,7 +107,7 @@ def legacy_sections(values: list[int]) -> list[int]:
             if d <= 0 or d % n:
                 continue
             r = nonzero[-(n + 2)] if len(nonzero) >= n + 2 else last
-            distinct = len({0, *values[r : i + 1]})
+            distinct = len({*values[r : i + 1]})
             fresh = distinct - excess
             if have:
                 gain = n * 15 * (_log2_up(size - excess) - _log2_up(fresh))

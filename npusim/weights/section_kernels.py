@@ -34,8 +34,8 @@ def log2_up(n):  # n i64 -> least b with n <= 1 << b, at most 8; twin: _log2_up
 
 @kernel
 def distinct_since(seen, low, high, start):
-    # seen i32 [511], positions; values low..high (+255); twin: len({0, *values[start:]})
-    count = np.int32(seen[255] < start)
+    # seen i32 [511], positions; values low..high (+255); twin: len({*values[start:]})
+    count = np.int32(0)
     for value in range(np.uint64(low), np.uint64(high + 1)):
         count += np.int32(seen[value] >= start)
     return np.int64(count)
