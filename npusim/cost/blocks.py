@@ -52,8 +52,9 @@ class MacGeometry:
         kernel: (height, width) of the kernel, not dilated.
         stride: (height, width), each 1..3.
         dilation: (height, width), each 1 or 2.
-        upscale: (height, width), 2 where the ifm is read with every value doubled or followed
-            by a zero, as in a transpose convolution; else 1.
+        upscale: (height, width), 2 where a row or column of zeros is read after every one of the
+            ifm, as in a transpose convolution; else 1.
+        nearest: whether upscaling repeats rows and columns instead.
         ifm_bits: 8 or 16.
         table: whether a table look-up, such as a logistic function, follows in the same operation.
 
@@ -69,6 +70,7 @@ class MacGeometry:
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)
     upscale: Pair = (1, 1)
+    nearest: bool = False
     ifm_bits: int = 8
     table: bool = False
 
@@ -81,8 +83,9 @@ class MacGeometry:
         _check_axes("stride", self.stride, 2, _STRIDE_MAX)
         _check_axes("dilation", self.dilation, 2, _DILATION_MAX)
         _check_axes("upscale", self.upscale, 2, _UPSCALE_MAX)
-        if not isinstance(self.table, bool):
-            raise ConfigError(f"table must be True or False, got {self.table!r}")
+        for what, value in (("nearest", self.nearest), ("table", self.table)):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{what} must be True or False, got {value!r}")
         if self.traversal == "depthwise" and self.ifm_shape[2] != self.ofm_shape[2]:
             raise ConfigError(
                 f"ofm depth of a depthwise operation must equal its ifm depth {self.ifm_shape[2]}, "
@@ -146,7 +149,8 @@ def _check_axes(what: str, values: tuple[int, ...], n_axes: int, high: int) -> N
     if not isinstance(values, tuple) or len(values) != n_axes:
         raise ConfigError(f"{what} must be a tuple of {n_axes} integers, got {values!r}")
     for value in values:
-        integer(what, value, 1, high)
+        if type(value) is not int or not 1 <= value <= high:  # `integer` takes a microsecond
+            integer(what, value, 1, high)
 
 
 def available_banks(npu: NpuConfig, table: bool) -> int:
@@ -167,6 +171,7 @@ def geometry_array(geometry: MacGeometry) -> npt.NDArray[np.int64]:
             *geometry.upscale,
             geometry.ifm_bits,
             TRAVERSALS.index(geometry.traversal),
+            geometry.nearest,
         ],
         np.int64,
     )

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernel of `npusim.cost.blocks`; twin: `npusim.cost.reference_blocks`.
 
-geometry i64 [16]: ifm height, width, depth; ofm height, width, depth; and in pairs of height and
+geometry i64 [17]: ifm height, width, depth; ofm height, width, depth; and in pairs of height and
 width kernel, stride, dilation, upscale; ifm bits; traversal (0 depth-first, 1 part-kernel, 2
-depthwise). npu i64 [8]: ofm ublock height, width, depth; ifm ublock depth; SHRAM banks for ifm and
-accumulators; granules of both in banks; accumulator bits. block i64 [6] as in `BlockConfig`.
+depthwise); nearest (0, 1). npu i64 [8]: ofm ublock height, width, depth; ifm ublock depth; SHRAM
+banks for ifm and accumulators; granules of both in banks; accumulator bits. block i64 [6] as in
+`BlockConfig`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def ifm_extent(extent: Any, axis: Any, geometry: Any, npu: Any) -> Any:
     dilated = (geometry[6 + axis] - 1) * geometry[10 + axis] + 1
     span = (extent - 1) * geometry[8 + axis] + min(dilated, _SUB_KERNEL)
     upscale = geometry[12 + axis]
+    if geometry[16] == 1 and upscale == 2:
+        return round_up(span // 2 + 1, npu[axis])
     return round_up((span + upscale - 1) // upscale, npu[axis])
 
 

@@ -33,6 +33,8 @@ def _ifm_extent(geometry: MacGeometry, npu: NpuConfig, extent: int, axis: int) -
     """Rows or columns of the ifm below `extent` of the ofm, for one sub-kernel."""
     ublock = (npu.ofm_ublock_height, npu.ofm_ublock_width)[axis]
     span = (extent - 1) * geometry.stride[axis] + min(_dilated(geometry, axis), 8)
+    if geometry.nearest and geometry.upscale[axis] == 2:
+        return _round_up(span // 2 + 1, ublock)
     return _round_up(_ceil_div(span, geometry.upscale[axis]), ublock)
 
 

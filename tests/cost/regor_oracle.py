@@ -64,7 +64,7 @@ verbose_performance=true
 [scheduler]
 optimize=Performance
 arena_size_limit=4294967296
-disable_feature=
+disable_feature={disabled}
 cpu_tensor_alignment=16
 tensor_allocator=HillClimb
 """
@@ -72,14 +72,23 @@ tensor_allocator=HillClimb
 Row = dict[str, Any]
 
 
-def compile_rows(network: Network, npu: str) -> list[Row] | None:
-    """Rows of the operations with weights, in order; None if some operation is left to the CPU."""
+def compile_model(network: Network, npu: str, *, slices: bool = True) -> Any:
+    """What the compiler returns; without `slices` it cuts no layer to buffer its weights."""
     regor = pytest.importorskip("ethosu.regor", reason="ethos-u-vela is the oracle")
     architecture, macs, n_cores = NPUS[npu]
-    system = _SYSTEM.format(macs=macs, n_cores=n_cores)
-    compiled = regor.compile(
-        architecture, to_bytes(network), "TFLITE", system, options=_OPTIONS, verbose=False
+    return regor.compile(
+        architecture,
+        to_bytes(network),
+        "TFLITE",
+        _SYSTEM.format(macs=macs, n_cores=n_cores),
+        options=_OPTIONS.format(disabled="" if slices else "WeightBuffering"),
+        verbose=False,
     )
+
+
+def compile_rows(network: Network, npu: str) -> list[Row] | None:
+    """Rows of the operations with weights, in order; None if some operation is left to the CPU."""
+    compiled = compile_model(network, npu)
     if compiled.perf_report.cpuOps:
         return None
     tables = compiled.opt_database.tables
@@ -87,7 +96,7 @@ def compile_rows(network: Network, npu: str) -> list[Row] | None:
     for name in ("perf", "perf_debug", "perf_debug_main"):
         for line in tables[name].data:
             record = dict(zip(tables[name].header, line, strict=True))
-            rows.setdefault(record["id"], {}).update(record, npu_ops=len(tables["perf"].data))
+            rows.setdefault(record["id"], {}).update(record)
     return [row for row in map(_numbers, rows.values()) if row["operator"] in MAC_OPERATORS]
 
 
@@ -113,7 +122,8 @@ def geometry_of(row: Row, upscale: tuple[int, int] = (1, 1), table: bool = False
     traversal = "depthwise"
     if row["operator"] != "DepthwiseConv2D":
         traversal = choose_traversal((ofm[2], *kernel, ifm[2]), "CONV_2D", bits)
-    return MacGeometry(ifm, ofm, traversal, kernel, stride, dilation, upscale, bits, table)
+    sizes = (kernel, stride, dilation, upscale)
+    return MacGeometry(ifm, ofm, traversal, *sizes, ifm_bits=bits, table=table)
 
 
 def block_of(row: Row) -> BlockConfig:

@@ -37,6 +37,7 @@ def geometries(draw):
         stride=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
         dilation=draw(PAIRS),
         upscale=draw(PAIRS),
+        nearest=draw(st.booleans()),
         ifm_bits=draw(st.sampled_from((8, 16))),
         table=draw(st.booleans()),
     )
@@ -114,6 +115,7 @@ def test_block_must_fit():
         ({"dilation": (3, 1)}, "dilation must be in 1..2, got 3"),
         ({"upscale": (1, 1.0)}, "upscale must be an integer, got 1.0"),
         ({"ifm_bits": 9}, "ifm_bits must be 8 or 16, got 9"),
+        ({"nearest": None}, "nearest must be True or False, got None"),
         ({"table": 1}, "table must be True or False, got 1"),
         ({"traversal": "depthwise"}, "must equal its ifm depth 17, got 240"),
     ],
