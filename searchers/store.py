@@ -55,7 +55,7 @@ def check_identity(directory: Path, identity: Mapping[str, Any]) -> bool:
         if (directory / "trials.jsonl").exists():
             raise FormatError(f"run directory with trials must have a run.json, got {directory}")
         return False
-    stored = _read_json(header)
+    stored = read_json(header)
     found = (stored.get("format"), stored.get("version"))
     if found != (RUN_FORMAT, RUN_VERSION):
         raise FormatError(f"{header} must be {RUN_FORMAT} version {RUN_VERSION}, got {found}")
@@ -176,7 +176,8 @@ def write_json(path: Path, value: Any) -> None:
     part.replace(path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; FormatError, naming the file, where it has none."""
     try:
         found = json.loads(path.read_text())
     except ValueError as error:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,14 @@ import numpy as np
 import searchers
 from npusim.errors import ConfigError
 from searchers.base import Budget, Evaluation, Evaluator, History, Trial, run
-from searchers.store import RunStore, check_identity, run_identity, trial_to_json, write_json
+from searchers.store import (
+    RunStore,
+    check_identity,
+    read_json,
+    run_identity,
+    trial_to_json,
+    write_json,
+)
 from spaces.base import Candidate, Space
 from spaces.feasible import require_feasible
 from spaces.limits import Limit
@@ -150,8 +156,8 @@ def _test(
     """The test of a candidate, from ``test.json`` if that has it; its settings are the run's."""
     path = directory / "test.json"
     if path.exists():
-        stored = json.loads(path.read_text())
-        if stored.pop("choices") == list(candidate.choices):
+        stored = read_json(path)
+        if stored.pop("choices", None) == list(candidate.choices):
             return Evaluation(**stored)
     found = evaluator.test(candidate, held_out_seed(study.seed))
     kept = {"score": found.score, "metrics": dict(found.metrics), "n_images": found.n_images}

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every registered searcher must do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from planted import Failing, Interrupted, Planted
+
+import searchers
+from npusim.errors import InfeasibleError
+from searchers.base import Budget, History, Trial, run
+from searchers.store import RunStore, run_identity
+from spaces.digits import digits
+from spaces.feasible import feasible_set
+from spaces.limits import Limit
+
+SPACE = digits()
+LIMIT = Limit.size("1.5KB")
+N_TRIALS = 40
+
+
+def history(name: str, seed: int = 0, evaluator=None, **options) -> History:
+    settings = {"space": SPACE, "limit": LIMIT, "budget": Budget(trials=N_TRIALS), **options}
+    evaluator = evaluator or Planted(settings["space"])
+    return run(searchers.get(name), evaluator=evaluator, seed=seed, **settings)
+
+
+def outcomes(found: History) -> list[tuple]:
+    return [trial.outcome for trial in found]
+
+
+def store_of(name: str, directory: Path, evaluator: Planted) -> RunStore:
+    identity = run_identity(SPACE, LIMIT, name, 0, evaluator.identity())
+    return RunStore(directory, SPACE, identity)
+
+
+@pytest.mark.parametrize("name", searchers.names())
+class TestEverySearcher:
+    def test_same_seed_same_history(self, name):
+        assert outcomes(history(name)) == outcomes(history(name))
+
+    def test_other_seed_other_history(self, name):
+        first, second = history(name, seed=0), history(name, seed=1)
+        assert [t.candidate for t in first] != [t.candidate for t in second]
+        assert {t.seed for t in first}.isdisjoint(t.seed for t in second)
+
+    def test_same_history_in_a_fresh_process(self, name):
+        code = (
+            "import json, test_every_searcher as t\n"
+            f"print(json.dumps([[x.candidate.choices, x.score] for x in t.history({name!r})]))"
+        )
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parent,
+        )
+        expected = [[list(t.candidate.choices), t.score] for t in history(name)]
+        assert json.loads(found.stdout) == expected
+
+    def test_all_trials_are_within_the_limit(self, name):
+        for text in ("60B", "500B", "1.5KB"):
+            limit = Limit.size(text)
+            found = history(name, limit=limit)
+            assert len(found) == N_TRIALS
+            assert all(trial.costs["size_bits"] <= limit.most for trial in found)
+            assert all(limit.allows(SPACE, trial.candidate) for trial in found)
+
+    def test_no_candidate_is_tried_twice(self, name):
+        assert len({trial.candidate for trial in history(name)}) == N_TRIALS
+
+    def test_budget_is_kept(self, name):
+        for trials in (1, 7):
+            evaluator = Planted(SPACE)
+            assert len(history(name, evaluator=evaluator, budget=Budget(trials=trials))) == trials
+            assert evaluator.n_evaluated == trials
+
+    def test_a_longer_run_starts_with_the_shorter_one(self, name):
+        short = outcomes(history(name, budget=Budget(trials=9)))
+        assert outcomes(history(name))[:9] == short
+
+    def test_ends_when_all_feasible_candidates_were_tried(self, name):
+        space = digits(widths=(0.5, 1.0), bitwidths=(4,), sparsities=(0.3,))
+        limit = Limit("size_bits", 30_000)
+        n_feasible = feasible_set(space, limit).count()
+        assert 1 < n_feasible < space.count()
+        found = history(name, space=space, limit=limit)
+        assert len(found) == len({trial.candidate for trial in found}) == n_feasible
+
+    def test_ends_in_a_space_of_one_candidate(self, name):
+        space = digits(widths=(1.0,), bitwidths=(4,), sparsities=(0.3,))
+        assert len(history(name, space=space, limit=Limit.size("1MB"))) == 1
+
+    def test_refuses_a_limit_nobody_meets(self, name):
+        with pytest.raises(InfeasibleError, match="must be at least 43"):
+            history(name, limit=Limit("size_bits", 42))
+
+    def test_learns_nothing_from_failed_trials_and_goes_on(self, name):
+        found = history(name, evaluator=Failing(SPACE))
+        assert len(found) == N_TRIALS
+        failed = [trial for trial in found if trial.score is None]
+        assert len(failed) == N_TRIALS // 4
+        assert all(dict(trial.metrics) == {"epochs": 1.0} for trial in failed)
+        best = found.best()
+        assert best is not None
+        assert best.feasible
+        assert best.score == max(t.score for t in found if t.score is not None and t.feasible)
+
+    @pytest.mark.parametrize("at", [0, 1, 5, 12, 25])
+    def test_resumes_bit_for_bit_after_an_interrupt(self, name, at, tmp_path):
+        budget = Budget(trials=26)
+        interrupted = Interrupted(SPACE, at)
+        with (
+            store_of(name, tmp_path, interrupted) as store,
+            pytest.raises(KeyboardInterrupt),
+        ):
+            history(name, evaluator=interrupted, budget=budget, store=store)
+        evaluator = Planted(SPACE)
+        replayed: list[Trial] = []
+        with store_of(name, tmp_path, evaluator) as store:
+            assert len(store.trials()) == at
+            found = history(
+                name, evaluator=evaluator, budget=budget, store=store, on_trial=replayed.append
+            )
+        assert evaluator.n_evaluated == 26 - at
+        assert replayed == list(found)
+        assert outcomes(found) == outcomes(history(name, budget=budget))

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``npusim search`` and ``npusim bench`` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from npusim.cli import main
+from spaces.digits import digits
+
+FAST = ("--epochs", "1", "--final-epochs", "1")
+
+
+@pytest.fixture
+def cli(capsys):
+    def call(*args: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            main(args)
+        out, err = capsys.readouterr()
+        return exit_.value.code, out, err
+
+    return call
+
+
+@pytest.fixture
+def parts():
+    for name in ("torch", "sklearn", "matplotlib"):
+        pytest.importorskip(name, reason=f"needs {name}")
+
+
+def trials(directory: Path) -> list[dict]:
+    found = [json.loads(line) for line in (directory / "trials.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in trial.items() if not k.endswith("_s")} for trial in found]
+
+
+def test_search_prints_a_table_and_resumes(cli, parts, tmp_path):
+    out = tmp_path / "run"
+    args = ("search", "--size", "1KB", "--out", str(out), *FAST)
+    code, text, err = cli(*args, "--trials", "2")
+    assert (code, err) == (0, "")  # no progress bar where stderr is not a terminal
+    assert "evolution on digits within 1.00 KB, seed 0: best of 2 trials" in text
+    assert "classifier dense" in text
+    assert "\x1b[" not in text
+    first = trials(out)
+    code, text, _ = cli(*args, "--trials", "3", "--json")
+    assert code == 0
+    found = json.loads(text)
+    assert found["n_trials"] == 3
+    assert found["best"]["costs"]["size_bits"] <= 8000
+    assert set(found["test"]) == {"accuracy", "loss"}
+    assert trials(out)[:2] == first
+    assert (out / "plot.png").stat().st_size > 1000
+    best = digits().from_json((out / "best.json").read_text())
+    assert list(best.choices) == found["best"]["choices"]
+
+
+def test_bench_prints_a_table_and_writes_its_files(cli, parts, tmp_path):
+    args = ("bench", "--sizes", "1KB,2KB", "--seeds", "1", "--trials", "1", "--workers", "1", *FAST)
+    code, text, err = cli(*args, "--out", str(tmp_path / "b"))
+    assert (code, err) == (0, "")
+    assert text.count("one random candidate") == 2
+    found = json.loads((tmp_path / "b" / "results.json").read_text())
+    assert len(found["cells"]) == 6
+    assert (tmp_path / "b" / "results.csv").read_text().count("\n") == 7
+    assert (tmp_path / "b" / "curves.png").stat().st_size > 1000
+    code, text, _ = cli(*args, "--out", str(tmp_path / "b"), "--json")
+    assert json.loads(text) == found  # nothing was trained again, not even the times differ
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--size", "3KG"), "size must be a positive number and one of B, KB, KiB, MB, MiB"),
+        (("--size", "5B"), "limit on size_bits must be at least 43 (5.4 B)"),
+        (("--size", "1KB", "--space", "digit"), "did you mean 'digits'?"),
+        (("--size", "1KB", "--searcher", "x"), "searcher must be one of evolution, random"),
+        (("--size", "1KB", "--trials", "0"), "budget in trials must be more than 0, got 0"),
+        (("--size", "1KB", "--seed", "-1"), "seed must be at least 0, got -1"),
+        (("--size", "1KB", "--epochs", "0"), "epochs must be at least 1, got 0"),
+        ((), "missing option '--size'"),
+    ],
+)
+def test_search_refuses_bad_input_and_writes_nothing(cli, parts, tmp_path, args, message):
+    code, text, err = cli("search", "--out", str(tmp_path / "run"), *args)
+    assert (code, text) == (2, "")
+    assert err.startswith("npusim: ")
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--sizes", "1KB,"), "a comma-separated list must have no empty item, got '1KB,'"),
+        (("--sizes", "1KB,1B"), "limit on size_bits must be at least 43"),
+        (("--searchers", "random,x"), "searcher must be one of evolution, random"),
+        (("--seeds", "0"), "seeds and trials must be at least 1"),
+        (("--workers", "0"), "workers must be at least 1, got 0"),
+    ],
+)
+def test_bench_refuses_bad_input_and_writes_nothing(cli, parts, tmp_path, args, message):
+    code, text, err = cli("bench", "--out", str(tmp_path / "bench"), *args)
+    assert (code, text) == (2, "")
+    assert message in err
+    assert not (tmp_path / "bench").exists()
+
+
+@pytest.mark.parametrize(("module", "extra"), [("torch", "search"), ("matplotlib", "plot")])
+def test_missing_parts_are_named(cli, monkeypatch, tmp_path, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    code, _, err = cli("search", "--size", "1KB", "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert f"must have the extra [{extra}] installed" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_commands_and_packages_import_nothing_heavy():
+    code = (
+        "import sys, searchers.cli, searchers.bench, searchers.report, spaces.digits\n"
+        "import searchers.random_search, searchers.evolution, searchers.data, spaces.moves\n"
+        "heavy = {'torch', 'sklearn', 'scipy', 'matplotlib', 'networkx', 'numba', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def start(*args: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "npusim", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_trials(process: subprocess.Popen, directory: Path, n: int) -> None:
+    deadline = time.monotonic() + 120
+    while sum(p.read_bytes().count(b"\n") for p in directory.rglob("trials.jsonl")) < n:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no trials in time"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_an_interrupted_search_goes_on(cli, parts, tmp_path, sent, code):
+    args = ("search", "--size", "1KB", "--trials", "5", "--epochs", "4", "--final-epochs", "1")
+    process = start(*args, "--out", str(tmp_path / "run"))
+    wait_for_trials(process, tmp_path / "run", 2)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err.strip() == ("npusim: interrupted" if sent == signal.SIGINT else "")
+    begun = trials(tmp_path / "run")
+    assert 2 <= len(begun) < 5
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert cli(*args, "--out", str(tmp_path / "run"))[0] == 0
+    assert cli(*args, "--out", str(tmp_path / "undisturbed"))[0] == 0
+    assert trials(tmp_path / "run") == trials(tmp_path / "undisturbed")
+    assert trials(tmp_path / "run")[: len(begun)] == begun
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_an_interrupted_bench_goes_on(cli, parts, tmp_path, sent, code):
+    args = ("bench", "--seeds", "2", "--trials", "4", "--epochs", "2", "--final-epochs", "1")
+    process = start(*args, "--out", str(tmp_path / "b"))
+    wait_for_trials(process, tmp_path / "b", 4)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err.strip() == ("npusim: interrupted" if sent == signal.SIGINT else "")
+    begun = {path.parent.name: trials(path.parent) for path in tmp_path.rglob("trials.jsonl")}
+    time.sleep(3)  # workers of a killed parent end by themselves
+    assert cli(*args, "--out", str(tmp_path / "b"))[0] == 0
+    assert cli(*args, "--workers", "1", "--out", str(tmp_path / "alone"))[0] == 0
+    for path in (tmp_path / "alone").rglob("trials.jsonl"):
+        name = path.parent.name
+        assert trials(tmp_path / "b" / name) == trials(path.parent)
+        assert trials(path.parent)[: len(begun.get(name, []))] == begun.get(name, [])

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run directories: what survives a kill, what is refused."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from planted import Killed, Planted
+
+from npusim.errors import ConfigError, FormatError, InfeasibleError, UnknownNameError
+from searchers.base import Budget
+from searchers.store import RunStore, trial_from_json, trial_to_json, write_json
+from searchers.study import Study, StudyResult, held_out_seed, run_study
+from spaces.digits import digits
+from spaces.limits import Limit
+
+SPACE = digits()
+LIMIT = Limit.size("1.5KB")
+
+
+def study(trials: int = 8, **changes) -> Study:
+    fields = {
+        "space": SPACE,
+        "searcher": "evolution",
+        "limit": LIMIT,
+        "budget": Budget(trials=trials),
+        "seed": 0,
+        **changes,
+    }
+    return Study(**fields)
+
+
+def finished(directory: Path, evaluator: Planted | None = None, **changes) -> StudyResult:
+    found = run_study(study(**changes), directory, evaluator or Planted(SPACE))
+    assert found is not None
+    return found
+
+
+def without_times(result: StudyResult) -> dict:
+    found = {key: value for key, value in result.to_json().items() if not key.endswith("_s")}
+    found["best"] = {k: v for k, v in found["best"].items() if not k.endswith("_s")}
+    return found
+
+
+def test_trials_come_back_as_they_were(tmp_path):
+    for trial in finished(tmp_path).history:
+        text = json.dumps(trial_to_json(trial))
+        assert trial_from_json(SPACE, json.loads(text)) == trial
+
+
+def test_a_finished_run_is_not_evaluated_again(tmp_path):
+    first = finished(tmp_path)
+    evaluator = Planted(SPACE)
+    again = finished(tmp_path, evaluator)
+    assert evaluator.n_evaluated == 0
+    assert again.to_json() == first.to_json()
+
+
+def test_a_larger_budget_extends_and_a_smaller_one_takes_the_start(tmp_path):
+    evaluator = Planted(SPACE)
+    finished(tmp_path, trials=5)
+    longer = finished(tmp_path, evaluator, trials=12)
+    assert evaluator.n_evaluated == 7
+    assert without_times(longer) == without_times(finished(tmp_path / "new", trials=12))
+    shorter = finished(tmp_path, evaluator, trials=3)
+    assert evaluator.n_evaluated == 7
+    assert without_times(shorter) == without_times(finished(tmp_path / "newer", trials=3))
+
+
+def test_the_directory_has_the_result_and_the_best_candidate(tmp_path):
+    result = finished(tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text()) == result.to_json()
+    best = SPACE.from_json((tmp_path / "best.json").read_text())
+    assert best == result.best.candidate
+    header = json.loads((tmp_path / "run.json").read_text())
+    assert header["definition"] == SPACE.definition()
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("cut", [1, 40, 200])
+def test_half_a_line_at_the_end_is_cut_off(tmp_path, cut):
+    whole = finished(tmp_path)
+    path = tmp_path / "trials.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5]) + lines[5][:cut])
+    evaluator = Planted(SPACE)
+    again = finished(tmp_path, evaluator)
+    assert evaluator.n_evaluated == 3
+    assert without_times(again) == without_times(whole)
+    assert len(path.read_bytes().splitlines()) == 8
+
+
+def _run_and_be_killed(directory: Path, marker: Path) -> None:
+    run_study(study(), directory, Killed(SPACE, marker))
+
+
+def test_a_killed_process_loses_only_the_running_trial(tmp_path):
+    marker = tmp_path / "kill"
+    marker.touch()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_run_and_be_killed, args=(tmp_path / "run", marker)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -9
+    evaluator = Planted(SPACE)
+    again = finished(tmp_path / "run", evaluator)
+    assert evaluator.n_evaluated == 8 - 3
+    assert without_times(again) == without_times(finished(tmp_path / "undisturbed"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, r"seed must be 0, got 1"),
+        ({"searcher": "random"}, r'searcher must be "evolution", got "random"'),
+        ({"limit": Limit.size("1KB")}, r"limit must be .*12000.*, got .*8000"),
+        ({"space": digits(bitwidths=(4, 8))}, r'space must be .*"digits".*, got .*"digits"'),
+    ],
+)
+def test_the_directory_of_another_run_is_refused(tmp_path, changes, message):
+    finished(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    other = study(**changes)
+    with pytest.raises(ConfigError, match=rf"run directory .* has another run: {message}"):
+        run_study(other, tmp_path, Planted(other.space))
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_the_directory_of_another_evaluator_is_refused(tmp_path):
+    finished(tmp_path)
+    with pytest.raises(ConfigError, match=r"evaluator must be .*0.01.*, got .*0.5"):
+        run_study(study(), tmp_path, Planted(SPACE, noise=0.5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"limit": Limit("size_bits", 1)}, InfeasibleError),
+        ({"searcher": "x"}, UnknownNameError),
+    ],
+)
+def test_what_cannot_run_leaves_no_directory(tmp_path, changes, error):
+    with pytest.raises(error):
+        run_study(study(**changes), tmp_path / "run", Planted(SPACE))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", "{", r"run.json must be JSON"),
+        ("run.json", "[]", r"run.json must be a JSON object, got list"),
+        ("run.json", '{"format": "npusim.run", "version": 9}', r"run.json must be .*version 1"),
+        ("test.json", "", r"test.json must be JSON"),
+        ("trials.jsonl", "{}\n", r"trials.jsonl must have a trial in line 1"),
+        ("trials.jsonl", "nonsense\n", r"trials.jsonl must have a trial in line 1"),
+        ("trials.jsonl", "\xff\n", r"trials.jsonl must have a trial in line 1"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, content, message):
+    finished(tmp_path)
+    (tmp_path / name).write_text(content, encoding="latin-1")
+    with pytest.raises(FormatError, match=message):
+        finished(tmp_path)
+
+
+def test_missing_lines_are_noticed(tmp_path):
+    finished(tmp_path)
+    path = tmp_path / "trials.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    with pytest.raises(FormatError, match=r"must have trial 0 in line 1, got 1"):
+        finished(tmp_path)
+
+
+def test_trials_without_a_header_are_refused(tmp_path):
+    finished(tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(FormatError, match=r"run directory with trials must have a run.json"):
+        finished(tmp_path)
+
+
+def test_a_file_is_no_run_directory(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ConfigError, match="run directory must be a directory, got file"):
+        finished(tmp_path / "run")
+
+
+def test_a_directory_in_use_is_refused(tmp_path):
+    identity = study().identity(Planted(SPACE).identity())
+    with (
+        RunStore(tmp_path, SPACE, identity),
+        pytest.raises(ConfigError, match="run directory must not be in use by another process"),
+    ):
+        RunStore(tmp_path, SPACE, identity)
+    RunStore(tmp_path, SPACE, identity).__exit__(None, None, None)
+
+
+def test_stopping_gives_no_result(tmp_path):
+    assert run_study(study(), tmp_path, Planted(SPACE), should_stop=lambda: True) is None
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_json_files_are_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_the_final_test_has_a_seed_of_its_own():
+    result_seeds = {held_out_seed(seed) for seed in range(100)}
+    assert len(result_seeds) == 100

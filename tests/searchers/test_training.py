@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real training on the digits: repeatable, on the right data, accurate, and missing parts named."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from npusim.errors import ConfigError, MissingExtraError, UnknownNameError
+from searchers import data
+from searchers.evaluators import TrainConfig, training
+from spaces.digits import digits
+
+SPACE = digits()
+
+
+def options(width: float, bitwidth: int, sparsity: float) -> dict[str, float]:
+    by_kind = {"width": width, "bitwidth": bitwidth, "sparsity": sparsity}
+    return {decision.name: by_kind[decision.kind] for decision in SPACE.decisions}
+
+
+@pytest.fixture(scope="module")
+def torch():
+    pytest.importorskip("sklearn", reason="needs scikit-learn for the digits")
+    return pytest.importorskip("torch", reason="needs torch to train")
+
+
+def test_splits_are_disjoint_and_stratified(torch):
+    found = data.load("digits")
+    splits = (found.train, found.validation, found.test)
+    assert [len(split.labels) for split in splits] == [1077, 360, 360]
+    images = np.concatenate([split.images for split in splits])
+    assert images.shape == (1797, 8, 8, 1)
+    assert (images.min(), images.max()) == (0.0, 1.0)
+    assert len(np.unique(images.reshape(1797, -1), axis=0)) == 1797
+    for split in splits:
+        counts = np.bincount(split.labels) / len(split.labels)
+        assert np.all(np.abs(counts - 0.1) < 0.01)
+
+
+def test_unknown_data_is_refused():
+    with pytest.raises(UnknownNameError, match="data set must be one of digits, got 'mnist'"):
+        data.load("mnist")
+
+
+def test_same_seed_same_result_other_seed_another(torch):
+    evaluator = training(SPACE, TrainConfig(epochs=1, final_epochs=1))
+    candidate = SPACE.from_options(options(0.5, 4, 0.5))
+    first = evaluator.evaluate(candidate, 7)
+    torch.manual_seed(123)  # nothing depends on torch's own generator
+    assert evaluator.evaluate(candidate, 7) == first
+    assert evaluator.evaluate(candidate, 8).metrics["loss"] != first.metrics["loss"]
+    assert first.n_images == 1077 // 64 * 64
+    assert evaluator.test(candidate, 7).n_images == (1077 + 360) // 64 * 64
+    assert evaluator.test(candidate, 7).metrics != first.metrics
+
+
+def test_training_leaves_torch_threads_as_they_were(torch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    training(SPACE, TrainConfig(epochs=1)).evaluate(SPACE.from_options(options(0.1, 1, 0.1)), 0)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_every_setting_changes_the_training(torch):
+    candidate = SPACE.from_options(options(0.3, 4, 0.4))
+    changes = (
+        {},
+        {"epochs": 2},
+        {"batch_size": 50},
+        {"learning_rate": 0.02},
+        {"weight_decay": 0.1},
+        {"prune_until": 1.0},
+        {"mask_interval": 3},
+    )
+    losses = [
+        training(SPACE, TrainConfig(**change)).evaluate(candidate, 0).metrics["loss"]
+        for change in ({"epochs": 3, **change} for change in changes)
+    ]
+    assert len(set(losses)) == len(changes)
+    final = training(SPACE, TrainConfig(final_epochs=1)).test(candidate, 0).metrics["loss"]
+    assert final != training(SPACE, TrainConfig(final_epochs=2)).test(candidate, 0).metrics["loss"]
+
+
+def test_trained_weights_are_quantized_and_pruned_exactly(torch):
+    from searchers.train import train
+    from spaces.build_torch import build
+
+    candidate = SPACE.from_options(options(0.5, 2, 0.3))
+    generator = torch.Generator().manual_seed(0)
+    net = build(SPACE, candidate, generator)
+    train(net, data.load("digits").train, 1, TrainConfig(), generator)
+    for weight in net.weights().values():
+        assert int(weight.mask.sum()) == weight.n_nonzero
+        assert len(weight().detach().unique()) <= 3
+
+
+def test_dense_8_bit_digits_reach_97_percent(torch):
+    evaluator = training(SPACE, TrainConfig())
+    assert evaluator.test(SPACE.from_options(options(1.0, 8, 1.0)), 0).score >= 0.97
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"final_epochs": 0}, "final_epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"mask_interval": 0}, "mask_interval must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be more than 0"),
+        ({"weight_decay": -1.0}, "weight_decay at least 0"),
+        ({"prune_until": 0.0}, r"prune_until must be in \(0, 1\], got 0.0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**changes)
+
+
+def test_without_torch_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"training must have the extra \[search\]"):
+        training(SPACE, TrainConfig())
+
+
+def test_without_scikit_learn_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(MissingExtraError, match=r"the digits data must have the extra \[search\]"):
+        data.digits()
