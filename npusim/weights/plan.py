@@ -8,8 +8,7 @@ from the format alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +46,10 @@ class Plan:
         bits = self.bits() + f.ZDIV_FIELD_BITS
         return f.STREAM_ALIGN_BYTES * -(-bits // unit_bits)
 
+    def first_indices(self, n: int) -> Plan:
+        """The plan with only its first `n` indices."""
+        return replace(self, indices=self.indices[:n])
+
     def stream(self) -> bytes:
         """The stream's bytes, with its end marker."""
         from npusim.weights.emit_kernels import write_plan
@@ -65,29 +68,43 @@ class Plan:
         return words.astype("<u8", copy=False).tobytes()[:n_bytes]
 
 
-def fill(values: Values, starts: npt.NDArray[np.int64], regor: bool) -> Plan:
-    """Plan whose sections begin at `starts`, with Arm's palette and zero-run rules and no slices.
+def empty_plan(n_weights: int, n_sections: int) -> Plan:
+    """Plan with room for a tensor, for a kernel to fill."""
+    from npusim.weights.section_kernels import SECTION_COLUMNS
 
-    Args:
-        values: int16, shape [n_weights], n_weights > 0, each in -255..255.
-        starts: first weight of each section, ascending from 0.
-        regor: regor's rules instead of the legacy encoder's.
-    """
-    from npusim.weights.section_kernels import SECTION_COLUMNS, fill_sections
-
-    n = starts.size
-    sections = np.zeros((n, SECTION_COLUMNS), np.int64)
-    palettes = np.zeros((n, f.PALETTE_MAX), np.int64)
-    indices = np.empty(values.size, np.int16)
-    runs = np.empty(values.size + n, np.int32)
-    n_indices = fill_sections(values, starts, int(regor), sections, palettes, indices, runs)
-    return Plan(sections, palettes, indices[:n_indices], runs, np.empty((0, 4), np.int32))
+    return Plan(
+        np.zeros((n_sections, SECTION_COLUMNS), np.int64),
+        np.zeros((n_sections, f.PALETTE_MAX), np.int64),
+        np.empty(n_weights, np.int16),
+        np.empty(n_weights + n_sections, np.int32),
+        np.empty((0, 4), np.int32),
+    )
 
 
-def _with_slices(plan: Plan, search: Callable[..., int]) -> Plan:
+def _fill(values: Values, starts: npt.NDArray[np.int64], regor: bool) -> Plan:
+    """Sections from `starts` on, with Arm's palette and zero-run rules; no slices yet."""
+    from npusim.weights.section_kernels import fill_sections
+
+    plan = empty_plan(values.size, starts.size)
+    n = fill_sections(
+        values, starts, int(regor), plan.sections, plan.palettes, plan.indices, plan.runs
+    )
+    return plan.first_indices(n)
+
+
+def _cut(plan: Plan, search: Callable[..., int]) -> Plan:
+    """The plan with the slices that `search`, a kernel, finds."""
     slices = np.empty((plan.indices.size + len(plan.sections), 4), np.int32)
-    n_slices = search(plan.sections, plan.indices, plan.runs, slices)
-    return Plan(plan.sections, plan.palettes, plan.indices, plan.runs, slices[:n_slices])
+    sections = plan.sections.copy()
+    n = search(sections, plan.indices, plan.runs, slices)
+    return replace(plan, sections=sections, slices=slices[:n])
+
+
+def with_slices(plan: Plan) -> list[Plan]:
+    """The plan cut into slices by each of Arm's two parameter searches."""
+    from npusim.weights.slice_kernels import legacy_slices, regor_slices
+
+    return [_cut(plan, legacy_slices), _cut(plan, regor_slices)]
 
 
 def legacy_starts(values: Values) -> npt.NDArray[np.int64]:
@@ -105,7 +122,7 @@ def legacy_plan(values: Values) -> Plan:
     """Plan of the C encoder behind ``ethosu.mlw_codec``. Source: [VELA] mlw_encode."""
     from npusim.weights.slice_kernels import legacy_slices
 
-    return _with_slices(fill(values, legacy_starts(values), regor=False), legacy_slices)
+    return _cut(_fill(values, legacy_starts(values), regor=False), legacy_slices)
 
 
 def regor_plan(values: Values) -> Plan:
@@ -113,8 +130,9 @@ def regor_plan(values: Values) -> Plan:
     from npusim.weights.slice_kernels import regor_slices
 
     starts = np.arange(0, values.size, REGOR_SECTION_WEIGHTS, dtype=np.int64)
-    return _with_slices(fill(values, starts, regor=True), regor_slices)
+    return _cut(_fill(values, starts, regor=True), regor_slices)
 
 
-PLANNERS: dict[str, Callable[..., Any]] = {"legacy": legacy_plan, "regor": regor_plan}
-"""Plan makers by encoder name; each takes valid, non-empty values and its own options."""
+def plans_like_arm(values: Values) -> list[Plan]:
+    """The plans of both of Arm's encoders."""
+    return [legacy_plan(values), regor_plan(values)]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,9 +15,12 @@ from npusim._arguments import choice, integer, integer_array
 from npusim.errors import ConfigError, StreamError
 from npusim.weights import format as f
 from npusim.weights import status
-from npusim.weights.plan import PLANNERS, Plan
+from npusim.weights.plan import Plan, legacy_plan, regor_plan
+from npusim.weights.tight import check_options, tight_plan
 
-ENCODERS = ("legacy", "regor", "tight")
+_PLANNERS = {"legacy": legacy_plan, "regor": regor_plan, "tight": tight_plan}
+
+ENCODERS = tuple(_PLANNERS)
 """The C encoder of Vela up to 4.x, the C++ one of Vela 5 and ours; Arm's decoder reads all."""
 
 EMPTY_STREAM = b"\xff" * f.STREAM_ALIGN_BYTES
@@ -56,10 +59,11 @@ def plan(values: npt.ArrayLike, encoder: str = "regor", **options: Any) -> Plan 
         )
     array = checked_values(values)
     if encoder == "tight":
-        from npusim.weights.tight import tight_plan
-
-        return tight_plan(array, **options)
-    return PLANNERS[encoder](array) if array.size else None
+        check_options(**options)
+    if not array.size:
+        return None
+    planner: Callable[..., Plan] = _PLANNERS[encoder]
+    return planner(array, **options)
 
 
 def encode(values: npt.ArrayLike, encoder: str = "regor", **options: Any) -> bytes:
