@@ -8,7 +8,7 @@ Most operations become one. Others change on the way to the NPU:
 * A convolution in groups becomes one for each group, a depthwise convolution with a depth
   multiplier one for each of its kernels, and with one input channel a plain convolution.
 * A convolution whose stride is above 3 is computed ofm element by ofm element.
-* A PAD before convolutions joins them where each of its margins is narrower than the kernel.
+* A PAD that only convolutions read joins those whose kernel is larger than each of its margins.
 * A transpose convolution is a convolution of the ifm with zeros between its elements.
 * The rows of a batch of a fully connected layer are arranged as a map that is nearly square.
 * MEAN becomes depthwise convolutions by ones, of at most 64 rows and 4096 elements.
@@ -49,6 +49,7 @@ TABLE_KINDS: Final = (
     *("ELU", "GELU", "EXP", "LOG", "RSQRT"),
 )
 """Kinds that become a table of an 8-bit operation before them, if only they read its ofm."""
+_PADDED_KINDS: Final = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _KERNEL_ROWS_MAX: Final = 64
 _KERNEL_ELEMENTS_MAX: Final = 4096
 _HALF_PIXEL: Final = np.array([[1, 3], [3, 9]])
@@ -89,8 +90,9 @@ def _has_table(network: Network, op: Op) -> bool:
     ofm = maps(op)[1]
     if _ifm_bits(op) != 8 or ofm.dtype == "int16":
         return False
-    if op.attributes.get("fused_activation") == "TANH":
-        return True
+    activation = op.attributes.get("fused_activation", "NONE")
+    if activation != "NONE":
+        return activation == "TANH"
     readers = network.consumers(ofm)
     if len(readers) != 1 or any(ofm is output for output in network.outputs):
         return False
@@ -104,15 +106,15 @@ def _unpadded(network: Network, op: Op) -> Tensor:
     pad = network.producer(ifm)
     if pad is None or pad.kind != "PAD" or any(ifm is output for output in network.outputs):
         return ifm
-    readers = network.consumers(ifm)
-    joined = pad.ifm is not None and all(_joins(pad, reader) for reader in readers)
-    return pad.ifm if joined and pad.ifm is not None else ifm
+    if pad.ifm is None or any(r.kind not in _PADDED_KINDS for r in network.consumers(ifm)):
+        return ifm
+    return pad.ifm if _joins(pad, op) else ifm
 
 
 def _joins(pad: Op, reader: Op) -> bool:
+    """Whether a convolution can do the padding of a PAD before it."""
     margins = pad.inputs[1]
-    if reader.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D") or reader.weights is None:
-        return False
+    assert reader.weights is not None
     if reader.attributes.get("padding") != "VALID" or margins is None or margins.data is None:
         return False
     if margins.shape != (4, 2) or margins.data[0].any() or margins.data[3].any():

@@ -51,7 +51,8 @@ def compare(variant: str, seed: int) -> str:
         model = load_bytes(bytes(compiled.model))
         theirs = {bytes(stream.data) for stream in compiled_streams(model)}
     ours = streams_of(network, npu)
-    return "" if ours == theirs else f"{npu}: {network}: {[map(len, s) for s in (ours, theirs)]}"
+    difference = [sorted(map(len, found)) for found in (ours - theirs, theirs - ours)]
+    return "" if ours == theirs else f"{npu}: {network}: bytes {difference}"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
