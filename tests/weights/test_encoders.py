@@ -11,12 +11,12 @@ import arm_process
 import generators
 import numpy as np
 import pytest
+import real_layers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npusim.formats import load
 from npusim.npu import names
-from npusim.weights import decode, encode, encoded_size, reference_encoders, reorder_slices
+from npusim.weights import decode, encode, encoded_size, reference_encoders
 
 ARMS = {"legacy": arm.legacy_encode, "regor": arm.regor_encode}
 REFERENCES = {"legacy": reference_encoders.legacy, "regor": reference_encoders.regor}
@@ -162,15 +162,10 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("npu", names())
 def test_arms_bytes_on_all_layers_of_real_models(models_dir, npu):
-    from npusim.cost.layers import weight_layers
-
     n_streams, found = 0, []
-    for path in sorted(models_dir.glob("**/*.tflite")):
-        for layer in weight_layers(load(path), npu):
-            if layer.same_as:
-                continue
-            parts = reorder_slices(layer.weights, None, npu, **layer.reorder_options)
-            n_streams += len(parts)
-            found += [(path.name, layer.name, *d) for d in differing(p.values for p in parts)]
+    for path in real_layers.model_files(models_dir):
+        for layer, values in real_layers.layer_values(path, npu):
+            n_streams += 1
+            found += [(path.name, layer, *d) for d in differing([values])]
     assert n_streams > 500
     assert found == []
