@@ -72,13 +72,14 @@ tensor_allocator=HillClimb
 Row = dict[str, Any]
 
 
-def compile_model(network: Network, npu: str, *, slices: bool = True) -> Any:
+def compile_model(model: Network | bytes, npu: str, *, slices: bool = True) -> Any:
     """What the compiler returns; without `slices` it cuts no layer to buffer its weights."""
+    model = model if isinstance(model, bytes) else to_bytes(model)
     regor = pytest.importorskip("ethosu.regor", reason="ethos-u-vela is the oracle")
     architecture, macs, n_cores = NPUS[npu]
     return regor.compile(
         architecture,
-        to_bytes(network),
+        model,
         "TFLITE",
         _SYSTEM.format(macs=macs, n_cores=n_cores),
         options=_OPTIONS.format(disabled="" if slices else "WeightBuffering"),

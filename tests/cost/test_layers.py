@@ -144,6 +144,27 @@ def test_totals_of_real_models(models_dir, oracle_dir, npu):
     assert len(totals) >= 20
 
 
+@pytest.mark.data
+@pytest.mark.slow
+def test_streams_of_real_models(models_dir):
+    """What lies in flash, each stream as often as it does, where weights are not buffered."""
+    npu, n_streams = "ethos-u55-128", 0
+    for path in sorted(models_dir.rglob("*.tflite")):
+        network = load(path)
+        ours = Counter(
+            encode(part.values, "regor")
+            for layer in weight_layers(network, npu)
+            if not layer.same_as
+            for part in reorder_slices(layer.weights_ohwi(), None, npu, **layer.reorder_options)
+        )
+        if ours:
+            compiled = oracle.compile_model(path.read_bytes(), npu, slices=False)
+            streams = compiled_streams(load_bytes(bytes(compiled.model)))
+            assert ours == Counter(bytes(stream.data) for stream in streams), path.name
+            n_streams += len(streams)
+    assert n_streams >= 743
+
+
 def shared_weights(sizes: tuple[int, int]) -> Network:
     net = NetworkBuilder("shared")
     codes = np.random.default_rng(0).integers(-9, 9, (80, 1, 1, 128)).astype(np.int8)
