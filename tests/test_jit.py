@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels: one signature each, cached where that can be, and a word to the user while compiling."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ONCE = "npusim: compiling kernels for this machine (up to a minute, once)"
+
+if os.environ.get("NUMBA_DISABLE_JIT") == "1":
+    pytest.skip("NUMBA_DISABLE_JIT is set", allow_module_level=True)
+
+
+def run(code: str, *args: str, cwd: Path = ROOT, **environment: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+EVERY_KIND_OF_INPUT = """
+import json
+import numpy as np
+from npusim import _jit, weights
+
+plain = [0, 0, 7, -3, 0, 5, 0, 0, 0, 1] * 30
+kinds = [plain, tuple(plain), *(np.array(plain, d) for d in ("i1", "i2", ">i2", "i4", "i8"))]
+kinds += [np.abs(np.array(plain)).astype(d) for d in ("u1", "u4", "u8")]
+kinds += [np.repeat(np.array(plain, "i2"), 2)[::2], np.array(plain, "i2")[:0], [1]]
+for a in kinds[:-2]:
+    a = np.asarray(a)
+    a.flags.writeable = False
+    kinds.append(a)
+for values in kinds:
+    for encoder in ("legacy", "regor"):
+        stream = weights.encode(values, encoder=encoder)
+        assert weights.encoded_size(values, encoder=encoder) == len(stream)
+        for data in (stream, bytearray(stream), memoryview(stream), np.frombuffer(stream, "u1")):
+            decoded = weights.decode(data)
+            weights.slices(data, max_weights=decoded.size)
+    if len(values) == 300:
+        ohwi = np.asarray(values).reshape(5, 2, 3, 10)
+        for volume in (ohwi, ohwi.tolist(), np.asfortranarray(ohwi), ohwi[:, ::-1]):
+            for npu in ("ethos-u55-32", "ethos-u55-128"):
+                weights.reorder(volume, npu=npu, ofm_block_depth=8)
+
+def name(kernel):
+    return f"{kernel.__module__}.{kernel.__name__}"
+
+print(json.dumps({name(k): [str(s) for s in k.signatures] for k in _jit.KERNELS}))
+"""
+
+
+class TestOneSignature:
+    def test_any_input_of_the_surfaces_gives_each_kernel_the_same_types(self):
+        # kernels that only kernels call have none here: the machine code comes from the cache
+        run(EVERY_KIND_OF_INPUT)
+        signatures = json.loads(run(EVERY_KIND_OF_INPUT).stdout)
+        called = {name: found for name, found in signatures.items() if found}
+        for name in (
+            "section_kernels.fill_sections",
+            "slice_kernels.legacy_slices",
+            "slice_kernels.regor_slices",
+            "emit_kernels.write_plan",
+            "decode_kernels.decode_slices",
+            "reorder_kernels.walk",
+        ):
+            assert f"npusim.weights.{name}" in called
+        assert {name: found for name, found in called.items() if len(found) > 1} == {}
+
+
+TINY_PACKAGE = """
+from npusim._jit import kernel
+
+@kernel
+def twice(value):
+    return 2 * value
+"""
+CALL = """
+import logging, sys
+logging.basicConfig(format="npusim: %(message)s", level=sys.argv[1])
+logging.getLogger("numba").setLevel("WARNING")
+import tiny
+print(tiny.twice(21), tiny.twice(2.5))
+"""
+
+
+class TestCache:
+    @pytest.fixture
+    def package(self, tmp_path) -> Path:
+        (tmp_path / "tiny.py").write_text(TINY_PACKAGE, "utf-8")
+        return tmp_path
+
+    def test_the_second_process_compiles_nothing_and_says_nothing(self, package):
+        cache = str(package / "cache")
+        first = run(CALL, "INFO", cwd=package, NUMBA_CACHE_DIR=cache)
+        assert (first.stdout, first.stderr) == ("42 5.0\n", f"{ONCE}\n")
+        second = run(CALL, "INFO", cwd=package, NUMBA_CACHE_DIR=cache)
+        assert (second.stdout, second.stderr) == ("42 5.0\n", "")
+
+    def test_each_kernel_is_named_when_debugging(self, package):
+        cache = str(package / "cache")
+        done = run(CALL, "DEBUG", cwd=package, NUMBA_CACHE_DIR=cache)
+        assert done.stderr.splitlines() == [ONCE, *2 * ["npusim: compiling tiny.twice"]]
+
+    def test_no_directory_can_be_written(self, package):
+        (package / "__pycache__").write_text("in the way of a folder", "utf-8")
+        environment = {
+            "HOME": "/dev/null",
+            "XDG_CACHE_HOME": "/dev/null",
+            "NUMBA_CACHE_DIR": "/dev/null/cache",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        done = run(CALL, "INFO", cwd=package, **environment)
+        assert done.stdout == "42 5.0\n"
+        assert "npusim: compiling kernels (up to a minute, at every start: " in done.stderr
+        assert "name one in NUMBA_CACHE_DIR" in done.stderr
+
+    def test_other_faults_of_numba_are_not_swallowed(self, monkeypatch):
+        from npusim import _jit
+
+        def fail(**flags: bool) -> None:
+            raise RuntimeError(f"no compiler for {flags}")
+
+        monkeypatch.setattr(_jit.numba, "njit", fail)
+        with pytest.raises(RuntimeError, match="no compiler"):
+            _jit.kernel(abs)
+
+
+class TestReadOnlyInstallation:
+    def test_streams_are_coded_without_a_cache(self, tmp_path):
+        ignore = shutil.ignore_patterns("__pycache__", "cost", "formats", "cli")
+        shutil.copytree(ROOT / "npusim", tmp_path / "npusim", ignore=ignore)
+        for folder in ("npusim", "npusim/weights"):
+            (tmp_path / folder / "__pycache__").write_text("in the way of a folder", "utf-8")
+        code = (
+            "import npusim; from npusim.weights.section_kernels import log2_up; "
+            "print(npusim.__file__, log2_up(5))"
+        )
+        environment = {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null", "NUMBA_CACHE_DIR": ""}
+        done = run(code, cwd=tmp_path, PYTHONDONTWRITEBYTECODE="1", **environment)
+        assert done.stdout.split() == [str(tmp_path / "npusim" / "__init__.py"), "3"]
