@@ -38,17 +38,20 @@ _ALL_SIZES = (0, *range(2, f.PALETTE_MAX + 1))
 
 EFFORTS = (
     _Effort(1, 1, _FEW_SIZES),
-    _Effort(8, 2048, _MOST_SIZES),
-    _Effort(16, 1024, _MOST_SIZES),
-    _Effort(40, 1024, _MOST_SIZES),
-    _Effort(48, 512, _ALL_SIZES),
-    _Effort(64, 512, _ALL_SIZES),
-    _Effort(96, 256, _ALL_SIZES),
-    _Effort(128, 256, _ALL_SIZES),
-    _Effort(192, 128, _ALL_SIZES),
+    _Effort(8, 1024, _MOST_SIZES),
+    _Effort(16, 512, _MOST_SIZES),
+    _Effort(40, 256, _MOST_SIZES),
+    _Effort(48, 256, _ALL_SIZES),
+    _Effort(64, 256, _ALL_SIZES),
+    _Effort(96, 128, _ALL_SIZES),
+    _Effort(128, 128, _ALL_SIZES),
+    _Effort(192, 64, _ALL_SIZES),
     _Effort(384, 64, _ALL_SIZES),
 )
-"""Settings by effort 0..9; the time grows with the square of the blocks."""
+"""Settings by effort 0..9; the time grows with the square of the blocks.
+
+An effort tries what all lower ones try too, so that more effort never gives a larger stream.
+"""
 
 
 def section_starts(
@@ -88,10 +91,10 @@ def _fill(
 
 def check_options(
     effort: int = DEFAULT_EFFORT, direct_offset: str = "conservative"
-) -> tuple[_Effort, bool]:
-    """Settings of `effort` and whether the direct offset is free (errors: see `tight_plan`)."""
-    setting = EFFORTS[integer("effort", effort, 0, len(EFFORTS) - 1)]
-    return setting, choice("direct_offset", direct_offset, DIRECT_OFFSETS) == "free"
+) -> tuple[tuple[_Effort, ...], bool]:
+    """Settings up to `effort` and whether the direct offset is free (errors: see `tight_plan`)."""
+    settings = EFFORTS[: integer("effort", effort, 0, len(EFFORTS) - 1) + 1]
+    return settings, choice("direct_offset", direct_offset, DIRECT_OFFSETS) == "free"
 
 
 def tight_plan(
@@ -108,12 +111,14 @@ def tight_plan(
         ConfigError: `effort` is no integer in 0..9.
         UnknownNameError: no such `direct_offset`.
     """
-    setting, free = check_options(effort, direct_offset)
-    sizes = np.array(setting.palette_sizes, np.int64)
+    settings, free = check_options(effort, direct_offset)
     plans = plans_like_arm(values)
-    for starts in {
-        tuple(section_starts(values, setting, sizes, free)),
-        tuple(legacy_starts(values)),
-    }:
-        plans += with_slices(_fill(values, np.array(starts, np.int64), sizes, free))
+    tried = set()
+    for setting in settings:
+        sizes = np.array(setting.palette_sizes, np.int64)
+        for starts in (section_starts(values, setting, sizes, free), legacy_starts(values)):
+            key = (setting.palette_sizes, starts.tobytes())
+            if key not in tried:
+                tried.add(key)
+                plans += with_slices(_fill(values, starts, sizes, free))
     return min(plans, key=Plan.bits)

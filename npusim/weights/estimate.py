@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Estimates of a stream's size that do not search: from a histogram, or from one pass.
+
+For search tools that need many sizes: both assume one configuration for the whole tensor (regor:
+for each of its sections), which real weights come close to; the exact size is
+`npusim.weights.encoded_size`. How close is measured by ``benches/weight_stream.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from npusim._arguments import choice, integer, integer_array
+from npusim.errors import ConfigError
+from npusim.weights import format as f
+from npusim.weights.plan import REGOR_SECTION_WEIGHTS
+
+ESTIMATED_ENCODERS = ("legacy", "regor")
+_NO_SECTION_END = 2**62
+
+
+def value_counts(weights: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Occurrences of -255..255 in a tensor of any shape: int64, shape [511].
+
+    Raises:
+        ConfigError: not integers, or one is not in -255..255.
+
+    >>> value_counts([[0, 3], [0, -1]])[[254, 255, 258]].tolist()
+    [1, 2, 1]
+    """
+    array = integer_array("weights", weights).ravel()
+    if array.size and (array.min() < -f.WEIGHT_MAX or array.max() > f.WEIGHT_MAX):
+        worst = array.min() if array.min() < -f.WEIGHT_MAX else array.max()
+        raise ConfigError(f"weights must be in -{f.WEIGHT_MAX}..{f.WEIGHT_MAX}, got {worst}")
+    return np.bincount(array.astype(np.int64) + f.WEIGHT_MAX, minlength=2 * f.WEIGHT_MAX + 1)
+
+
+def estimate_size_from_counts(
+    counts: npt.ArrayLike, n_padding: int = 0, encoder: str = "regor"
+) -> int:
+    """Estimated stream bytes of a tensor whose order is not known.
+
+    Args:
+        counts: occurrences of -255..255, shape [511] (`value_counts`), without padding.
+        n_padding: zeros that reordering adds (`coded_weights` less the weights), in long runs.
+        encoder: ``"regor"`` or ``"legacy"``.
+
+    Returns:
+        Bytes, a multiple of 16; the other zeros are taken as spread evenly.
+
+    Raises:
+        ConfigError: wrong shape or type, a negative count or padding.
+        UnknownNameError: no such encoder, or one that cannot be estimated.
+    """
+    choice("encoder", encoder, ESTIMATED_ENCODERS)
+    array = integer_array("counts", counts)
+    if array.shape != (2 * f.WEIGHT_MAX + 1,):
+        raise ConfigError(f"counts must have shape [{2 * f.WEIGHT_MAX + 1}], got {array.shape}")
+    if array.min() < 0:
+        raise ConfigError(f"counts must be at least 0, got {array.min()}")
+    padding = integer("n_padding", n_padding, 0, 2**62)
+    array = array.astype(np.int64)
+    array[f.WEIGHT_MAX] += padding
+    if not array.any():
+        return f.STREAM_ALIGN_BYTES
+    from npusim.weights.estimate_kernels import bits_of_counts
+
+    regor = encoder == "regor"
+    section = REGOR_SECTION_WEIGHTS if regor else _NO_SECTION_END
+    return _bytes(bits_of_counts(array, padding, section, int(regor)))
+
+
+def estimate_size(values: npt.ArrayLike, encoder: str = "regor") -> int:
+    """Estimated stream bytes from one pass over the weights, without a parameter search.
+
+    Args:
+        values: integers in -255..255 in stream order, shape [n_weights].
+        encoder: ``"regor"`` or ``"legacy"``.
+
+    Returns:
+        Bytes, a multiple of 16.
+
+    Raises:
+        ConfigError: values of another type, shape or range.
+        UnknownNameError: no such encoder, or one that cannot be estimated.
+
+    >>> estimate_size([0, 0, 0, 7])
+    16
+    """
+    from npusim.weights.stream import checked_values
+
+    choice("encoder", encoder, ESTIMATED_ENCODERS)
+    array = checked_values(values)
+    if not array.size:
+        return f.STREAM_ALIGN_BYTES
+    from npusim.weights.estimate_kernels import bits_of_values
+
+    regor = encoder == "regor"
+    section = REGOR_SECTION_WEIGHTS if regor else _NO_SECTION_END
+    return _bytes(bits_of_values(array, section, int(regor)))
+
+
+def _bytes(bits: int) -> int:
+    unit_bits = 8 * f.STREAM_ALIGN_BYTES
+    return f.STREAM_ALIGN_BYTES * -(-(bits + f.ZDIV_FIELD_BITS) // unit_bits)
