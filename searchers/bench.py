@@ -12,7 +12,9 @@ with a budget of one trial, over the same seeds.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -179,10 +181,22 @@ _stop: Event
 
 
 def _start_worker(stop: Event) -> None:
-    """Let the parent decide when to stop: Ctrl-C reaches all processes of a terminal."""
+    """Let the parent decide when to stop: Ctrl-C reaches all processes of a terminal.
+
+    A worker whose parent was killed ends at once: it would wait for work forever, and until then
+    keep run directories locked.
+    """
     global _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
+    os._exit(1)
 
 
 def _run_cell(cell: Cell, directory: Path, make_evaluator: MakeEvaluator) -> dict[str, Any] | None:

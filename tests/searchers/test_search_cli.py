@@ -177,9 +177,8 @@ def test_an_interrupted_bench_goes_on(cli, parts, tmp_path, sent, code):
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert err.strip() == ("npusim: interrupted" if sent == signal.SIGINT else "")
+    assert err.strip() == "npusim: interrupted" or sent == signal.SIGKILL
     begun = {path.parent.name: trials(path.parent) for path in tmp_path.rglob("trials.jsonl")}
-    time.sleep(3)  # workers of a killed parent end by themselves
     assert cli(*args, "--out", str(tmp_path / "b"))[0] == 0
     assert cli(*args, "--workers", "1", "--out", str(tmp_path / "alone"))[0] == 0
     for path in (tmp_path / "alone").rglob("trials.jsonl"):
