@@ -45,6 +45,7 @@ class BitReader:
         self.at = 0
 
     def take(self, n: int) -> int:
+        """The next `n` bits as a number; BadStream where the stream ends before."""
         if self.at + n > self.end:
             raise BadStream("truncated", self.at)
         value = (self.bits >> self.at) & ((1 << n) - 1)
@@ -68,10 +69,12 @@ class SliceHeader:
 
     @property
     def zero_runs(self) -> bool:
+        """Whether runs of zeros are coded apart from the weights."""
         return self.zdiv != f.ZDIV_OFF
 
     @property
     def raw(self) -> bool:
+        """Whether weight indices are plain numbers, without a unary part."""
         return self.wdiv == f.WDIV_RAW
 
     @property
@@ -85,12 +88,14 @@ class SliceHeader:
 
     @property
     def chunk_weights(self) -> int:
+        """Weight positions of a chunk; in raw mode, weights."""
         if self.raw and self.index_bits > f.RAW_NARROW_BITS:
             return f.CHUNK_WEIGHTS_RAW_WIDE
         return f.CHUNK_WEIGHTS
 
     @property
     def chunk_run_bits(self) -> int:
+        """Bits of unary code in a chunk of zero runs."""
         return f.CHUNK_RUN_BITS_ZDIV3 if self.zdiv == f.ZDIV_MAX else f.CHUNK_RUN_BITS
 
 
@@ -238,6 +243,7 @@ class Palette:
     only_palette: bool = True
 
     def index(self, weight: int) -> int:
+        """Place in the palette, or what codes the weight directly."""
         folded = fold(weight)
         if folded in self.entries:
             return self.entries.index(folded)
@@ -297,6 +303,7 @@ class BitWriter:
         self.bits: list[int] = []
 
     def put(self, n: int, value: int) -> None:
+        """Write `value` in `n` bits."""
         assert 0 <= value < 1 << n, (n, value)
         self.bits += [(value >> i) & 1 for i in range(n)]
 
