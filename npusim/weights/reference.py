@@ -40,7 +40,7 @@ class BitReader:
     """Fields of a stream, least significant bit first."""
 
     def __init__(self, stream: bytes):
-        self.bits = int.from_bytes(stream, "little")
+        self.stream = stream
         self.end = 8 * len(stream)
         self.at = 0
 
@@ -48,9 +48,9 @@ class BitReader:
         """The next `n` bits as a number; BadStream where the stream ends before."""
         if self.at + n > self.end:
             raise BadStream("truncated", self.at)
-        value = (self.bits >> self.at) & ((1 << n) - 1)
-        self.at += n
-        return value
+        start, self.at = self.at, self.at + n
+        around = int.from_bytes(self.stream[start >> 3 : (self.at + 7) >> 3], "little")
+        return (around >> (start & 7)) & ((1 << n) - 1)
 
 
 @dataclass
@@ -343,15 +343,16 @@ def emit_slice(
     ones: list[int] = []  # unary bits of the runs
     for run in runs:
         ones += [1] * (run >> zdiv) + [0]
+    at = z_at = 0  # unary positions and bits that are written
     w_done = z_done = 0
     w_sent = z_sent = 0  # symbols whose remainders are written
     while True:
         balance = w_done - z_done if palette.zero_runs else 0
         weights_on = balance < f.BALANCE_MAX and w_done < len(indices)
         runs_on = palette.zero_runs and balance >= 0 and z_done < len(runs)
-        chunk = steps[: header.chunk_weights] if weights_on else []
-        z_chunk = ones[: header.chunk_run_bits] if runs_on else []
-        steps, ones = steps[len(chunk) :], ones[len(z_chunk) :]
+        chunk = steps[at : at + header.chunk_weights] if weights_on else []
+        z_chunk = ones[z_at : z_at + header.chunk_run_bits] if runs_on else []
+        at, z_at = at + len(chunk), z_at + len(z_chunk)
         if weights_on and not header.raw:
             out.bits += [int(step > 0) for step, _ in chunk] + [0] * (f.CHUNK_WEIGHTS - len(chunk))
         if runs_on:
@@ -383,5 +384,5 @@ def emit(sections: list[Section]) -> bytes:
     out.put(f.ZDIV_FIELD_BITS, f.ZDIV_END)
     unit = 8 * f.STREAM_ALIGN_BYTES
     out.bits += [1] * (-len(out.bits) % unit)
-    value = sum(bit << i for i, bit in enumerate(out.bits))
+    value = int("".join(map(str, reversed(out.bits))), base=2)
     return value.to_bytes(len(out.bits) // 8, "little")
