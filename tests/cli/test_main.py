@@ -93,7 +93,7 @@ class TestExitCodes:
     def test_no_command_prints_help(self, run):
         code, out, err = run()
         assert (code, err) == (0, "")
-        assert out.startswith("Usage: npusim [OPTIONS] [COMMAND]")
+        assert out.startswith("Usage: npusim [OPTIONS]")
         assert "  measure  Measure something." in out
 
     def test_version(self, run):
