@@ -66,7 +66,7 @@ def read_header(words, end, at, row, palettes, state):
     row[BIT] = at
     if at + 3 > end:
         return TRUNCATED, at
-    row[ZDIV] = field(words, at, 3)
+    row[ZDIV] = field(words, at, np.int64(3))
     at += 3
     if row[ZDIV] == 7:
         return OK, (at + 7) & ~7
@@ -74,18 +74,18 @@ def read_header(words, end, at, row, palettes, state):
         return RESERVED_ZDIV, at - 3
     if at + 15 > end:
         return TRUNCATED, at
-    row[N_WEIGHTS] = field(words, at, 15) + 1
+    row[N_WEIGHTS] = field(words, at, np.int64(15)) + 1
     at += 15
     if at + 3 > end:
         return TRUNCATED, at
-    row[WDIV] = field(words, at, 3)
+    row[WDIV] = field(words, at, np.int64(3))
     at += 3
     if row[WDIV] == 6:
         return RESERVED_WDIV, at - 3
     if at + 2 > end:
         return TRUNCATED, end
-    row[WTRUNC] = field(words, at, 1)
-    row[NEW_PALETTE] = field(words, at + 1, 1)
+    row[WTRUNC] = field(words, at, np.int64(1))
+    row[NEW_PALETTE] = field(words, at + 1, np.int64(1))
     at += 2
     if row[NEW_PALETTE]:
         for column, width in ((DIRECT_OFFSET, 5), (N_ENTRIES, 5), (PALETTE_BITS, 3)):
@@ -156,7 +156,7 @@ def careful_quotients(words, end, at, row, unary0, unary0_at, quotients, done, q
         if step:
             if at >= end:
                 return TRUNCATED, at, done, quotient, padding
-            step += field(words, at, 1)
+            step += field(words, at, np.int64(1))
             at += 1
         if done == n:
             padding += 1
@@ -203,8 +203,9 @@ def read_slice(words, end, at, row, k, halves, quotients, rests, runs):
     w_chunk = 8 if raw and k > 5 else 12
     z_chunk = 8 if zdiv == 3 else 12
     mask, z_mask = (1 << k) - 1, (1 << zdiv) - 1
-    w_done, z_done, w_read, z_read = 0, 0, 0, 0
-    quotient, z_quotient = 0, 0  # of a symbol that spans chunks
+    w_done, z_done = np.int64(0), np.int64(0)  # no literals: a kernel has one signature
+    w_read, z_read = 0, 0
+    quotient, z_quotient = np.int64(0), np.int64(0)  # of a symbol that spans chunks
     unary1_bits, w_chunks, z_chunks, w_padding, z_padding = 0, 0, 0, 0, 0
     while True:
         balance = w_done - z_done if zero_runs else 0

@@ -248,7 +248,7 @@ def interleave(n, n_runs, header, parts, words, at):
 def write_plan(sections, palettes, indices, runs, slices, parts, words):
     # parts u64 [5, .]: scratch; words u64 with room for the stream and two words more; writes all
     # but the end marker's padding with ones -> bits with the end marker
-    at, number_of_slice = 0, 0
+    at, number_of_slice = np.int64(0), 0
     header = np.empty(4, np.int64)
     for number in range(sections.shape[0]):
         row = sections[number]
@@ -261,12 +261,12 @@ def write_plan(sections, palettes, indices, runs, slices, parts, words):
             raw = wdiv == 7
             k = row[RAW_BITS] if raw else wdiv
             value = zdiv | (n - 1) << 3 | wdiv << 18 | wtrunc << 21 | (part == 0) << 22
-            at = put(words, at, np.uint64(value), 23)
+            at = put(words, at, np.uint64(value), np.int64(23))
             if part == 0:
                 size = max(row[N_ENTRIES] - 1, 0)
                 width = row[PALETTE_BITS]
                 value = row[DIRECT_OFFSET] | size << 5 | (width - 2) << 10
-                at = put(words, at, np.uint64(value), 13)
+                at = put(words, at, np.uint64(value), np.int64(13))
                 for entry in range(row[N_ENTRIES]):
                     at = put(words, at, np.uint64(palettes[number, entry]), width)
             if not raw:
@@ -282,4 +282,4 @@ def write_plan(sections, palettes, indices, runs, slices, parts, words):
             w += n
             z = end
             number_of_slice += 1
-    return put(words, at, np.uint64(7), 3)
+    return put(words, at, np.uint64(7), np.int64(3))

@@ -200,7 +200,7 @@ REGOR_UNCODABLE_BITS = 40
 
 
 def regor_zero_runs(values: list[int]) -> bool:
-    """Zeros are over five times the most common other value, and (half rounded down) come in runs."""
+    """Zeros are over five times the next value; half of them, rounded down, come in runs."""
     counts = Counter(values)
     zeros = counts.pop(0, 0)
     in_runs, length = 0, 0

@@ -43,7 +43,7 @@ def cost_table(raw_bits, n_rows, uncodable, raw_refused, never, costs):
 
 @kernel
 def legacy_states(indices, costs, history, bests, cuts):
-    # indices i16 [n], costs i16 [., 16]; history i16 [n_blocks, 2, 16], bests i32 [n_blocks]: scratch
+    # indices i16 [n], costs i16 [., 16]; scratch: history i16 [n_blocks, 2, 16], bests i32 [.]
     # cuts i32 [n, 2] <- (first weight, state) of the slices, last slice first -> their number
     # twin: cheapest_path
     n = indices.size
@@ -55,15 +55,17 @@ def legacy_states(indices, costs, history, bests, cuts):
     for block in range(n_blocks):
         first = block * BLOCK
         last = min(n, first + BLOCK)
-        history[block, 0] = relative
+        for state in range(STATES):
+            history[block, 0, state] = relative[state]
         legacy_walk(indices, first, last, costs, relative, extremes, best)
-        history[block, 1] = extremes[1]
         steady = True
         for state in range(STATES):
+            history[block, 1, state] = extremes[1, state]
             steady &= extremes[0, state] >= (state < best)  # ties go to the lowest state
         bests[block] = best if steady else -1 - best
         if not steady:
-            relative[:] = history[block, 0]
+            for state in range(STATES):
+                relative[state] = history[block, 0, state]
             best = legacy_turns(indices, first, last, costs, relative, best, turns)
     state, n_cuts = best, 0
     for block in range(n_blocks - 1, -1, -1):
@@ -71,7 +73,8 @@ def legacy_states(indices, costs, history, bests, cuts):
             continue  # this state never switches here
         first = block * BLOCK
         last = min(n, first + BLOCK)
-        relative[:] = history[block, 0]
+        for s in range(STATES):
+            relative[s] = history[block, 0, s]
         best = bests[block] if bests[block] >= 0 else -1 - bests[block]
         legacy_turns(indices, first, last, costs, relative, best, turns)
         for i in range(last - 1, max(first, 1) - 1, -1):
@@ -164,7 +167,7 @@ def legacy_slices(sections, indices, runs, slices):
         part = indices[w : w + n]
         cost_table(row[RAW_BITS], row[HIGHEST] + 1, NEVER, 100, NEVER, costs)
         n_cuts = legacy_states(part, costs, history, bests, cuts)
-        run_cuts[0] = 0
+        run_cuts[0, 0], run_cuts[0, 1] = 0, 0
         n_run_cuts = 1
         if row[ZERO_RUNS]:
             z = w + number
@@ -214,23 +217,26 @@ def regor_states(indices, costs, cuts):
     # first -> their number; twin: regor_path
     n = indices.size
     relative = np.zeros(STATES, np.int32)
-    uncodable = np.full(STATES, -2, np.int32)
+    uncodable = np.empty(STATES, np.int32)
+    for state in range(STATES):
+        uncodable[state] = -2
     lowest = np.empty(STATES, np.int32)
     kept = np.empty((2, STATES), np.int32)
+    zero = np.int64(0)  # not a literal: a kernel has one signature
     active, n_cuts = careful_regor_walk(
-        indices, 0, min(n, 1), costs, relative, uncodable, 0, cuts, 0
+        indices, zero, min(n, 1), costs, relative, uncodable, zero, cuts, zero
     )
     for first in range(1, n, BLOCK):
         last = min(n, first + BLOCK)
-        kept[0] = relative
-        kept[1] = uncodable
+        for state in range(STATES):
+            kept[0, state], kept[1, state] = relative[state], uncodable[state]
         highest = regor_walk(indices, first, last, costs, relative, uncodable, lowest, active)
         steady = highest < UNCODABLE
         for state in range(STATES):
             steady &= lowest[state] + SWITCH >= 0
         if not steady:
-            relative[:] = kept[0]
-            uncodable[:] = kept[1]
+            for state in range(STATES):
+                relative[state], uncodable[state] = kept[0, state], kept[1, state]
             active, n_cuts = careful_regor_walk(
                 indices, first, last, costs, relative, uncodable, active, cuts, n_cuts
             )
@@ -261,6 +267,7 @@ def regor_slices(sections, indices, runs, slices):
     costs = np.empty((1024, STATES), np.int32)
     cuts = np.empty((indices.size + 1, 2), np.int32)
     run_cuts = np.zeros((1, 2), np.int32)
+    one = np.int64(1)  # not a literal: a kernel has one signature
     at = 0
     for number in range(sections.shape[0]):
         row = sections[number]
@@ -275,6 +282,6 @@ def regor_slices(sections, indices, runs, slices):
                 cuts[i, column] = other
         if row[ZERO_RUNS]:
             run_cuts[0, 1] = regor_zdiv(runs[w + number : w + number + n + 1])
-        row[N_SLICES] = add_slices(n, cuts, n_cuts, run_cuts, 1, slices[at:])
+        row[N_SLICES] = add_slices(n, cuts, n_cuts, run_cuts, one, slices[at:])
         at += row[N_SLICES]
     return at

@@ -25,11 +25,16 @@ def block_counts(values, block, counts, quotients):
     # values i16 [n]; counts i32 [n_blocks + 1, 512] <- occurrences of each folded value before
     # each block; quotients i64 [n_blocks + 1, 4] <- sums of run >> zdiv over runs that end before
     run = 0
-    counts[0] = 0
-    quotients[0] = 0
+    n_folded = counts.shape[1]
+    for folded in range(n_folded):
+        counts[0, folded] = 0
+    for zdiv in range(4):
+        quotients[0, zdiv] = 0
     for number in range(counts.shape[0] - 1):
-        counts[number + 1] = counts[number]
-        quotients[number + 1] = quotients[number]
+        for folded in range(n_folded):
+            counts[number + 1, folded] = counts[number, folded]
+        for zdiv in range(4):
+            quotients[number + 1, zdiv] = quotients[number, zdiv]
         for i in range(number * block, min(values.size, (number + 1) * block)):
             weight = np.int64(values[i])
             counts[number + 1, 2 * weight if weight >= 0 else 1 - 2 * weight] += 1
@@ -110,8 +115,8 @@ def best_palette(counts, highest, zero_quotients, sizes, free, work, choice):
             for zdiv in range(4):
                 some = zero_quotients[zdiv] + (total + 1) * (1 + zdiv)
                 bits_of_runs = min(bits_of_runs, some)
-        work[: highest + 1] = counts[: highest + 1]
-        work[:low] = 0
+        for folded in range(highest + 1):
+            work[folded] = counts[folded] if folded >= low else 0
         in_palette, smallest = 0, low
         while smallest < highest and work[smallest] == 0:
             smallest += 1
@@ -140,7 +145,8 @@ def best_palette(counts, highest, zero_quotients, sizes, free, work, choice):
                 while size > 1 << bits:
                     bits += 1
                 cost = total * bits
-            costs[:] = 0
+            for state in range(12):
+                costs[state] = 0
             for at in range(in_palette):
                 n = ranked[at] >> 9
                 for k in range(6):
@@ -210,8 +216,8 @@ def fill_tight(values, starts, sizes, free, sections, palettes, indices, runs):
         kept, used, _ = rank(counts[1], low, highest, ranked)
         row = sections[number]
         row[START], row[FIRST], row[ZERO_RUNS], row[N_ENTRIES] = start, first, zero_runs, size
-        work[:] = counts[1]
-        work[:low] = 0
+        for folded in range(highest + 1):
+            work[folded] = counts[1, folded] if folded >= low else 0
         widest, overall_smallest = 0, low
         while overall_smallest < highest and work[overall_smallest] == 0:
             overall_smallest += 1
