@@ -149,7 +149,7 @@ class _Walk:
         return self.load(row), builder.load(builder.gep(row, [state]))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _legacy_walk(typingctx, indices, first, last, costs, relative, extremes, best):  # type: ignore[no-untyped-def]
     signature = types.void(indices, first, last, costs, relative, extremes, best)
 
@@ -177,7 +177,7 @@ def _legacy_walk(typingctx, indices, first, last, costs, relative, extremes, bes
     return signature, codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _legacy_turns(typingctx, indices, first, last, costs, relative, best, turns):  # type: ignore[no-untyped-def]
     signature = types.int64(indices, first, last, costs, relative, best, turns)
 
@@ -212,7 +212,7 @@ def _legacy_turns(typingctx, indices, first, last, costs, relative, best, turns)
     return signature, codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _regor_walk(typingctx, indices, first, last, costs, relative, uncodable, lowest, active):  # type: ignore[no-untyped-def]
     signature = types.int64(indices, first, last, costs, relative, uncodable, lowest, active)
 
