@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class Killed(Planted):
         self.marker = marker
 
     def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
-        if self.n_evaluated == 3 and self.marker.exists():
-            self.marker.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.n_evaluated == 3:
+            with suppress(FileNotFoundError):  # another worker was first
+                self.marker.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
         return super().evaluate(candidate, seed)
