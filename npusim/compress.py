@@ -160,7 +160,7 @@ def compress(
             f"model {network.name!r} must not be compiled yet, got one that Vela compiled; "
             "its streams: npusim stream"
         )
-    wanted = tuple(name for name in ENCODERS if name in encoders or name == encoder)
+    wanted = tuple(dict.fromkeys((*encoders, encoder)))
     layers = weight_layers(network, config)
 
     def measure(layer: WeightLayer) -> LayerSize:

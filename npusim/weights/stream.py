@@ -73,7 +73,7 @@ def encode(values: npt.ArrayLike, encoder: str = "regor", **options: Any) -> byt
         values: integers in -255..255 in stream order (`reorder`), shape [n_weights]; may be empty.
         encoder: ``"regor"`` (default: Vela 5's), ``"legacy"`` (Vela up to 4.x), each byte for
             byte, or ``"tight"``: never larger than the smaller of the two.
-        **options: of ``"tight"`` only: `effort` 0..9 (default 3) and `direct_offset`
+        **options: of ``"tight"`` only: `effort` 0..9 (default 2) and `direct_offset`
             ``"conservative"`` (default) or ``"free"``; see `npusim.weights.tight`.
 
     Returns:

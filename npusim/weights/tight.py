@@ -18,7 +18,7 @@ from npusim._arguments import choice, integer
 from npusim.weights import format as f
 from npusim.weights.plan import Plan, Values, empty_plan, legacy_starts, plans_like_arm, with_slices
 
-DEFAULT_EFFORT = 3
+DEFAULT_EFFORT = 2
 DIRECT_OFFSETS = ("conservative", "free")
 """Direct values may begin above the smallest value of all, as Arm's encoders have it, or above the
 smallest one outside the palette: smaller at times, but no encoder of Arm's ever wrote it."""
