@@ -111,7 +111,7 @@ def search(
     "--sizes", default="1KB", show_default=True, help=f"Limits, comma-separated, {SIZE_HELP}."
 )
 @click.option("--seeds", default=5, show_default=True, help="Repetitions with seeds 0, 1, ...")
-@click.option("--trials", default=24, show_default=True, help="Candidates to train in each.")
+@click.option("--trials", default=20, show_default=True, help="Candidates to train in each.")
 @click.option("--workers", default=2, show_default=True, help="Processes, one thread each.")
 @click.option(
     "--out",

@@ -62,6 +62,8 @@ def study_table(result: StudyResult) -> Table:
 
 def plot_study(result: StudyResult, path: Path) -> None:
     """Size against validation accuracy of all trials, the best one and the limit marked."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, (axes,) = _figure()
     study = result.study
     valid = [trial for trial in result.history if trial.valid]
@@ -69,7 +71,7 @@ def plot_study(result: StudyResult, path: Path) -> None:
     points = axes.scatter(
         size_kb, [100 * t.merit for t in valid], c=[t.index for t in valid], cmap="viridis"
     )
-    figure.colorbar(points, ax=axes, label="trial")
+    figure.colorbar(points, ax=axes, label="trial", ticks=MaxNLocator(integer=True))
     if result.best is not None:
         best = (result.best.costs["size_bits"] / 8000, 100 * result.best.merit)
         axes.scatter(*best, s=180, facecolors="none", edgecolors="tab:red", label="best")
@@ -83,13 +85,18 @@ def plot_study(result: StudyResult, path: Path) -> None:
 
 
 def bench_table(results: Mapping[str, Any]) -> Table:
-    """Test accuracy by limit and strategy, with intervals over seeds."""
+    """Test accuracy by limit and strategy, with intervals over seeds.
+
+    Gains are percentage points, paired by seed; "over one random" is the relative improvement in
+    percent over the average random candidate.
+    """
     from rich.table import Table
 
     table = Table(title="test accuracy over seeds, 95 % bootstrap intervals")
     table.add_column("limit", justify="right")
     table.add_column("strategy")
-    for heading in ("seeds", "accuracy %", "gain, paired %", "over random %", "limit used %"):
+    gain = f"gain on {results['cells'][0]['searcher']} %"
+    for heading in ("seeds", "accuracy %", gain, "over one random %", "limit used %"):
         table.add_column(heading, justify="right")
     previous = None
     for row in results["summary"]:
@@ -104,7 +111,7 @@ def bench_table(results: Mapping[str, Any]) -> Table:
             str(row["n"]),
             _interval(row["accuracy"]),
             "" if row["gain"] is None else _interval(row["gain"], sign="+"),
-            "" if improvement is None else f"{improvement:+.2f}",
+            "" if improvement is None else f"{improvement:+.1f}",
             f"{100 * row['limit_used']:.1f}",
         )
     return table
@@ -112,12 +119,12 @@ def bench_table(results: Mapping[str, Any]) -> Table:
 
 def _interval(found: Mapping[str, float], sign: str = "") -> str:
     mean, low, high = (100 * found[key] for key in ("mean", "low", "high"))
-    return f"{mean:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+    return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def plot_bench(results: Mapping[str, Any], path: Path) -> None:
     """Best validation accuracy so far against trials: mean over seeds and 95 % band."""
-    limits = list(dict.fromkeys(row["limit"] for row in results["summary"]))
+    limits = list(dict.fromkeys(cell["limit"]["most"] for cell in results["cells"]))
     figure, panels = _figure(columns=len(limits))
     for axes, most in zip(panels, limits, strict=True):
         cells = [cell for cell in results["cells"] if cell["limit"]["most"] == most]

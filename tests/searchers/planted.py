@@ -51,6 +51,13 @@ class Failing(Planted):
         return Evaluation(found.score + 1, found.metrics, feasible=self.n_evaluated % 4 != 2)
 
 
+class Hopeless(Planted):
+    """Never gives a finite score."""
+
+    def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
+        return Evaluation(math.inf)
+
+
 class Interrupted(Planted):
     """Raises KeyboardInterrupt, as Ctrl-C does, in the evaluation number `at` from 0."""
 

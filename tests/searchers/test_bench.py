@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import Killed, Planted
+from planted import Hopeless, Killed, Planted
 from rich.console import Console
 
 from npusim.errors import ConfigError, InfeasibleError, MissingExtraError, UnknownNameError
@@ -205,7 +205,7 @@ def test_bench_table_has_a_row_for_each_limit_and_strategy(results):
     text = text_of(report.bench_table(results))
     assert text.count("evolution") == text.count(REFERENCE) == 2
     row = results["summary"][0]
-    assert f"{100 * row['accuracy']['mean']:.2f} [{100 * row['accuracy']['low']:.2f}," in text
+    assert f"{100 * row['accuracy']['mean']:.1f} [{100 * row['accuracy']['low']:.1f}," in text
     assert "1.00 KB" in text
 
 
@@ -235,6 +235,20 @@ def test_plots_are_pictures(results, tmp_path):
     report.plot_study(found, tmp_path / "study.png")
     narrow, _ = size_of_png(tmp_path / "study.png")
     assert wide == 2 * narrow  # a panel for each limit
+
+
+def test_results_without_any_valid_trial_can_be_reported(tmp_path):
+    found = run(tmp_path / "bench", Hopeless, n_seeds=1)
+    assert found["summary"] == []
+    assert {cell["test"] for cell in found["cells"]} == {None}
+    assert report.bench_table(found).row_count == 0
+    report.write_bench_csv(found, tmp_path / "x.csv")
+    pytest.importorskip("matplotlib", reason="needs matplotlib to plot")
+    report.plot_bench(found, tmp_path / "bench.png")
+    study = Study(SPACE, "random", LIMITS[0], Budget(trials=3), 0)
+    nothing = run_study(study, tmp_path / "run", Hopeless(SPACE))
+    report.plot_study(nothing, tmp_path / "study.png")
+    assert report.study_table(nothing).row_count == 0
 
 
 def test_study_table_has_the_best_first_with_its_test(tmp_path):
