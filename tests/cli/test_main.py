@@ -197,8 +197,10 @@ class TestLog:
 
 
 SCRIPT = """
-import sys, time, click
+import signal, sys, time, click
 from npusim import cli, registry
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 
 @click.command()
 @click.argument("n", type=int)
