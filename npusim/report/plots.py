@@ -84,13 +84,16 @@ def plot_sweeps(sweeps: Sequence[Sweep], path: str) -> None:
     panels = figure.subplots(len(sweeps), 1, squeeze=False)[:, 0]
     for axes, sweep in zip(panels, sweeps, strict=True):
         base = sweep.baseline
-        for share in dict.fromkeys(point.nonzeros for point in sweep.points):
+        shares = list(dict.fromkeys(point.nonzeros for point in sweep.points))
+        colors = _matplotlib().colormaps["viridis"].resampled(len(shares))
+        for number, share in enumerate(shares):
             line = [point for point in sweep.points if point.nonzeros == share]
             axes.plot(
                 [point.bits for point in line],
                 [point.flash_bytes / 1000 for point in line],
                 marker="o",
                 markersize=3,
+                color=colors(number),
                 label=f"{100 * share:g} % non-zeros",
             )
         axes.axhline(base.flash_bytes / 1000, color="grey", linestyle=":", label="as it is")

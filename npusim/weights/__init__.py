@@ -8,6 +8,7 @@ compresses them, `encoded_size` says how long that would be, `decode` and `resto
 from __future__ import annotations
 
 from npusim.weights.conditioning import condition, magnitude_mask, prune, requantize
+from npusim.weights.estimate import estimate_size, estimate_size_from_counts, value_counts
 from npusim.weights.measures import (
     MEASURES,
     as_printed_bits,
@@ -46,6 +47,8 @@ __all__ = [
     "encode",
     "encoded_size",
     "entropy_bits",
+    "estimate_size",
+    "estimate_size_from_counts",
     "magnitude_mask",
     "mask_aware_bits",
     "pack_scales",
@@ -58,5 +61,6 @@ __all__ = [
     "slices",
     "split_dilation",
     "unpack_scales",
+    "value_counts",
     "weights_entropy_bits",
 ]

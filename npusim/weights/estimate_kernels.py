@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels that estimate a stream's size from counts, or from one pass over the weights.
 
-One section and one configuration are assumed, and a charge for each weight it cannot code.
+The configuration changes between blocks of weights only; a weight it cannot code has a charge.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import numpy as np
 
 from npusim._jit import kernel
 from npusim.weights.section_kernels import choose_palette, count, index_table
+from npusim.weights.tight_kernels import direct_bits
 
 START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
 PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
-ESCAPE = 66  # bits for a weight the configuration cannot code: a slice of its own
+HEADERS = 36  # bits of a slice header and a palette header without entries
+SWITCH = 40  # bits of a change of configuration: a slice header and padded chunks
+BLOCK = 1024  # weights between possible changes
 
 
 @kernel
@@ -31,49 +34,61 @@ def zero_runs_pay(counts, in_runs, regor):
 
 
 @kernel
-def section_bits(counts, zero_runs, run_quotients, regor, row, entries, table, histogram):
-    # counts i64 [511] of values + 255, run_quotients i64 [4]: sums of run >> zdiv; scratch: row
-    # i64 [10], entries i64 [32], table i16 [511], histogram i64 [1024] -> bits of the section
-    choose_palette(counts, zero_runs, regor, row, entries)
+def run_bits(n, run_quotients):
+    # n weights with n + 1 zero runs round them, run_quotients i64 [4]: sums of run >> zdiv -> bits
+    best = np.int64(1 << 60)
+    for zdiv in range(4):
+        chunk = 8 if zdiv == 3 else 12
+        unary = run_quotients[zdiv] + n + 1
+        best = min(best, (n + 1) * zdiv + chunk * ((unary + chunk - 1) // chunk))
+    return best
+
+
+@kernel
+def section_bits(blocks, totals, zero_runs, run_quotients, regor, row, entries):
+    # blocks i64 [n_blocks, 511]: occurrences of values + 255 in successive blocks, totals i64
+    # [511] their sums; scratch: row i64 [10], entries i64 [32] -> bits of the section
+    # The cheapest configuration block by block, where a change costs a slice.
+    table = np.empty(511, np.int16)
+    below = np.zeros(1025, np.int64)
+    costs = np.empty(12, np.int64)
+    sums = np.zeros(13, np.int64)
+    choose_palette(totals, zero_runs, regor, row, entries)
     index_table(row, entries, table)
-    highest = row[HIGHEST]
-    histogram[: highest + 1] = 0
-    n = 0
-    for value in range(511):
-        if counts[value] and (value != 255 or not zero_runs):
-            histogram[table[value]] += counts[value]
-            n += counts[value]
-    if n == 0:  # all zero: the first one is coded
-        n = 1
-        histogram[table[255]] = 1
-    best = n * row[RAW_BITS] if row[RAW_BITS] >= 0 else 1 << 60
-    for k in range(6):
-        positions, ones, short, bits, bits_short = 0, 0, 0, 0, 0
+    highest, raw_bits = row[HIGHEST], row[RAW_BITS]
+    low, high = 0, 510
+    while low < 510 and totals[low] == 0:
+        low += 1
+    while high > low and totals[high] == 0:
+        high -= 1
+    n, least = 0, np.int64(0)
+    for block in range(blocks.shape[0]):
+        for index in range(highest + 2):
+            below[index] = 0
+        some = 0
+        for value in range(low, high + 1):
+            count_here = blocks[block, value]
+            if value != 255 or not zero_runs:
+                below[np.int64(table[value]) + 1] += count_here
+                some += count_here
         for index in range(highest + 1):
-            some = histogram[index]
-            quotient = index >> k
-            if quotient > 31:
-                bits += some * ESCAPE
-            else:
-                positions += some * ((quotient >> 1) + 1)
-                ones += some * ((quotient + 1) >> 1)
-                bits += some * k
-            if quotient > 2:
-                bits_short += some * ESCAPE
-            else:
-                short += some
-                bits_short += some * (k + (quotient > 0))
-        best = min(best, bits + 12 * ((positions + 11) // 12) + ones)
-        best = min(best, bits_short + 12 * ((short + 11) // 12))
-    if zero_runs:
-        runs_best = 1 << 60
-        for zdiv in range(4):
-            chunk = 8 if zdiv == 3 else 12
-            unary = run_quotients[zdiv] + n + 1
-            bits = (n + 1) * zdiv + chunk * ((unary + chunk - 1) // chunk)
-            runs_best = min(runs_best, bits)
-        best += runs_best
-    return 36 + row[N_ENTRIES] * row[PALETTE_BITS] + best
+            below[index + 1] += below[index]
+        for state in range(12):
+            costs[state] = 0
+        direct_bits(below, highest, np.int64(0), costs)
+        limit = least + SWITCH
+        least = np.int64(1 << 60)
+        for state in range(13):
+            here = costs[state] if state < 12 else some * raw_bits
+            if state == 12 and raw_bits < 0:
+                here = np.int64(1 << 40)
+            sums[state] = min(sums[state], limit) + here
+            least = min(least, sums[state])
+        n += some
+    if n == 0:  # all zero: the first one is coded
+        n, least = 1, np.int64(8)
+    bits = HEADERS + row[N_ENTRIES] * row[PALETTE_BITS] + least + 6  # half a chunk of padding
+    return bits + (run_bits(n, run_quotients) if zero_runs else 0)
 
 
 @kernel
@@ -82,8 +97,6 @@ def bits_of_counts(counts, padding, section, regor):
     # evenly; sections of `section` weights at the most -> bits
     row = np.zeros(10, np.int64)
     entries = np.empty(32, np.int64)
-    table = np.empty(511, np.int16)
-    histogram = np.empty(1024, np.int64)
     quotients = np.zeros(4, np.int64)
     total = 0
     for value in range(511):
@@ -98,9 +111,10 @@ def bits_of_counts(counts, padding, section, regor):
         longer = share ** (1 << zdiv)  # that a run goes on for 1 << zdiv zeros more
         quotients[zdiv] = np.int64((others + 1) * longer / (1 - longer) if share < 1 else 0)
         quotients[zdiv] += (padding if share < 1 else zeros) >> zdiv
-    bits = section_bits(counts, zero_runs, quotients, regor, row, entries, table, histogram)
+    blocks = counts.reshape((1, 511))
+    bits = section_bits(blocks, counts, zero_runs, quotients, regor, row, entries)
     more = (total - 1) // section  # each further section has a header and a palette of its own
-    return bits + more * (36 + row[N_ENTRIES] * row[PALETTE_BITS])
+    return bits + more * (HEADERS + row[N_ENTRIES] * row[PALETTE_BITS])
 
 
 @kernel
@@ -108,33 +122,44 @@ def bits_of_values(values, section, regor):
     # values i16 [n] in stream order, sections of `section` weights at the most -> bits
     row = np.zeros(10, np.int64)
     entries = np.empty(32, np.int64)
-    table = np.empty(511, np.int16)
-    histogram = np.empty(1024, np.int64)
     quotients = np.empty(4, np.int64)
     counts = np.empty(511, np.int64)
     lanes = np.empty((4, 511), np.int32)
+    blocks = np.empty(((min(values.size, section) + BLOCK - 1) // BLOCK, 511), np.int64)
     bits = 0
     for start in range(0, values.size, section):
         part = values[start : start + section]
-        count(part, lanes, counts)
-        in_runs, run = 0, 0
-        quotients[:] = 0
+        n_blocks = (part.size + BLOCK - 1) // BLOCK
+        for value in range(511):
+            counts[value] = 0
+        for block in range(n_blocks):
+            count(part[block * BLOCK : (block + 1) * BLOCK], lanes, blocks[block])
+            for value in range(511):
+                counts[value] += blocks[block, value]
+        in_runs = 0
         zero_runs = zero_runs_pay(counts, counts[255], regor)
         if zero_runs:
-            last = -1
-            for i in range(part.size):
-                if part[i] != 0:
-                    run = i - last - 1
-                    in_runs += run if run > 1 else 0
-                    quotients[0] += run
-                    quotients[1] += run >> 1
-                    quotients[2] += run >> 2
-                    quotients[3] += run >> 3
-                    last = i
-            run = part.size - last - 1
-            in_runs += run if run > 1 else 0
-            for zdiv in range(4):
-                quotients[zdiv] += run >> zdiv
+            in_runs = add_runs(part, quotients)
             zero_runs = zero_runs_pay(counts, in_runs, regor)
-        bits += section_bits(counts, zero_runs, quotients, regor, row, entries, table, histogram)
+        bits += section_bits(blocks[:n_blocks], counts, zero_runs, quotients, regor, row, entries)
     return bits
+
+
+@kernel
+def add_runs(values, quotients):
+    # values i16 [n]; quotients i64 [4] <- sums of run >> zdiv -> zeros beside zeros
+    n_ends, before, in_runs = 0, -1, 0
+    ends = np.empty(values.size + 1, np.int32)
+    for i in range(values.size):  # no branch: whether a weight is zero cannot be foretold
+        ends[np.uint64(n_ends)] = i
+        n_ends += values[i] != 0
+    ends[n_ends] = values.size
+    sums = (0, 0, 0, 0)
+    for j in range(n_ends + 1):
+        run = np.int64(ends[j]) - before - 1
+        before = np.int64(ends[j])
+        in_runs += run if run > 1 else 0
+        sums = (sums[0] + run, sums[1] + (run >> 1), sums[2] + (run >> 2), sums[3] + (run >> 3))
+    for zdiv in range(4):
+        quotients[zdiv] = sums[zdiv]
+    return in_runs
