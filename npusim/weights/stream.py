@@ -207,7 +207,7 @@ def slices(stream: Any, max_weights: int | None = None) -> list[StreamSlice]:
     """The slices of a stream (arguments and errors: see `decode`).
 
     >>> [(s.n_weights, s.n_zeros, s.palette) for s in slices(encode([0, 0, 0, 7]))]
-    [(1, 3, ())]
+    [(4, 0, (0, 7))]
     """
     decoder = _Decoder(stream, max_weights)
     decoder.run()
