@@ -57,18 +57,17 @@ def estimate_size_from_counts(
     array = integer_array("counts", counts)
     if array.shape != (2 * f.WEIGHT_MAX + 1,):
         raise ConfigError(f"counts must have shape [{2 * f.WEIGHT_MAX + 1}], got {array.shape}")
-    if array.min() < 0:
-        raise ConfigError(f"counts must be at least 0, got {array.min()}")
     padding = integer("n_padding", n_padding, 0, 2**62)
     array = array.astype(np.int64)
     array[f.WEIGHT_MAX] += padding
-    if not array.any():
-        return f.STREAM_ALIGN_BYTES
     from npusim.weights.estimate_kernels import bits_of_counts
 
     regor = encoder == "regor"
     section = REGOR_SECTION_WEIGHTS if regor else _NO_SECTION_END
-    return _bytes(bits_of_counts(array, padding, section, int(regor)))
+    bits = bits_of_counts(array, padding, section, int(regor))
+    if bits < 0:
+        raise ConfigError(f"counts must be at least 0, got {bits}")
+    return _bytes(bits) if bits else f.STREAM_ALIGN_BYTES
 
 
 def estimate_size(values: npt.ArrayLike, encoder: str = "regor") -> int:

@@ -16,7 +16,7 @@ START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
 PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
 HEADERS = 36  # bits of a slice header and a palette header without entries
 SWITCH = 40  # bits of a change of configuration: a slice header and padded chunks
-BLOCK = 1024  # weights between possible changes
+BLOCK = 2048  # weights between possible changes
 
 
 @kernel
@@ -94,13 +94,18 @@ def section_bits(blocks, totals, zero_runs, run_quotients, regor, row, entries):
 @kernel
 def bits_of_counts(counts, padding, section, regor):
     # counts i64 [511] of values + 255 with `padding` zeros that stand together, the others spread
-    # evenly; sections of `section` weights at the most -> bits
+    # evenly; sections of `section` weights at the most -> bits; 0 for no weights; what a negative
+    # count is
     row = np.zeros(10, np.int64)
     entries = np.empty(32, np.int64)
     quotients = np.zeros(4, np.int64)
     total = 0
     for value in range(511):
+        if counts[value] < 0:
+            return counts[value]
         total += counts[value]
+    if total == 0:
+        return 0
     zeros = counts[255]
     spread = max(zeros - padding, 0)
     others = total - zeros
