@@ -10,7 +10,7 @@ print(report.flash_bytes, [(layer.name, layer.n_bytes["regor"]) for layer in rep
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,9 +24,10 @@ from npusim.cost.placement import npu_obstacle
 from npusim.errors import ConfigError
 from npusim.network import Network
 from npusim.npu import NpuConfig, get
-from npusim.weights import ENCODERS, condition, encoded_size, mask_aware_bits, scale_bytes
+from npusim.weights import ENCODERS, condition, mask_aware_bits, scale_bytes
 from npusim.weights.measures import weights_entropy_bits
 from npusim.weights.reorder import reorder_slices
+from npusim.weights.stream import encoded_sizes
 
 DEFAULT_ENCODER = "regor"
 """Whose streams count for flash: Vela 5's, Arm's compiler of today."""
@@ -80,6 +81,8 @@ class CompressReport:
     Attributes:
         model, npu: names.
         encoder: whose streams count for flash.
+        encoders: measured, in order.
+        bits, nonzeros: what the weights were requantized and pruned to first; None and 1 for not.
         layers: their sizes.
         on_cpu: (name, operator kind, reason) of operations with weights that stay on the CPU.
     """
@@ -87,6 +90,9 @@ class CompressReport:
     model: str
     npu: str
     encoder: str
+    encoders: tuple[str, ...]
+    bits: int | None
+    nonzeros: float
     layers: tuple[LayerSize, ...]
     on_cpu: tuple[tuple[str, str, str], ...]
 
@@ -98,7 +104,7 @@ class CompressReport:
     @cached_property
     def n_bytes(self) -> dict[str, int]:
         """Bytes of all stored layers, by encoder and bound."""
-        names = self.layers[0].n_bytes if self.layers else {}
+        names = (*self.encoders, *BOUNDS)
         return {name: sum(layer.n_bytes[name] for layer in self.stored) for name in names}
 
     @property
@@ -114,7 +120,7 @@ class CompressReport:
     @property
     def flash_bytes(self) -> int:
         """Streams of `encoder` with biases and scales; not the command stream, not constants."""
-        return self.n_bytes.get(self.encoder, 0) + self.scale_bytes
+        return self.n_bytes[self.encoder] + self.scale_bytes
 
 
 def compress(
@@ -140,11 +146,12 @@ def compress(
         encoder: whose streams count for flash; measured too.
         bits: requantize weights to this bitwidth first, 1..8; None leaves them.
         nonzeros: prune weights to this fraction of non-zeros by magnitude first, 0..1.
-        effort: of encoder "tight".
+        effort: of encoder "tight", 0..9; None for its default.
         done: called after each layer, from any thread.
 
     Raises:
-        ConfigError: an argument is out of range, or the network is compiled already.
+        ConfigError: an argument is out of range, `effort` is given without "tight", or the network
+            is compiled already.
         UnknownNameError: no such NPU or encoder.
 
     Source: [UDC] section 3 for `bits` and `nonzeros`; [VELA] for the layers.
@@ -155,45 +162,48 @@ def compress(
     if bits is not None:
         integer("bits", bits, 1, 8)
     real("nonzeros", nonzeros, 0.0, 1.0)
+    wanted = tuple(dict.fromkeys((*encoders, encoder)))
+    options = {} if effort is None else {"effort": effort}
+    encoded_sizes((), wanted, **options)  # refuses a wrong effort before any work
     if any(op.kind == "ETHOS_U" for op in network.ops):
         raise ConfigError(
             f"model {network.name!r} must not be compiled yet, got one that Vela compiled; "
             "its streams: npusim stream"
         )
-    wanted = tuple(dict.fromkeys((*encoders, encoder)))
     layers = weight_layers(network, config)
 
     def measure(layer: WeightLayer) -> LayerSize:
-        size = _measure(layer, config, wanted, bits, nonzeros, effort)
+        size = _measure(layer, config, wanted, options, bits, nonzeros)
         if done is not None:
             done()
         return size
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # kernels release the GIL
         sizes = tuple(pool.map(measure, layers))
-    return CompressReport(network.name, config.name, encoder, sizes, tuple(_on_cpu(network)))
+    on_cpu = tuple(_on_cpu(network))
+    return CompressReport(
+        network.name, config.name, encoder, wanted, bits, float(nonzeros), sizes, on_cpu
+    )
 
 
 def _measure(
     layer: WeightLayer,
     npu: NpuConfig,
-    encoders: Iterable[str],
+    encoders: Sequence[str],
+    options: Mapping[str, int],
     bits: int | None,
     nonzeros: float,
-    effort: int | None,
 ) -> LayerSize:
     weights = layer.weights_ohwi()
     if layer.op.weight_tensors and (bits is not None or nonzeros < 1):
         weights = condition(weights, bits=bits, nonzero_fraction=nonzeros).astype(np.int16)
     streams = reorder_slices(weights, None, npu, **layer.reorder_options)
-    n_bytes = {}
-    for name in encoders:
-        options = {"effort": effort} if name == "tight" and effort is not None else {}
-        n_bytes[name] = sum(encoded_size(part.values, name, **options) for part in streams)
+    sizes = [encoded_sizes(part.values, encoders, **options) for part in streams]
+    n_bytes = {name: sum(size[name] for size in sizes) for name in encoders}
     n_zeros = int(weights.size - np.count_nonzero(weights))
     values = np.concatenate([part.values for part in streams])
     n_bytes["entropy"] = _bytes(weights_entropy_bits(values) * values.size)
-    width = bits or max(1, int(np.abs(weights).max()).bit_length() + 1)
+    width = bits or max(1, int(np.ptp(weights.astype(np.int64))).bit_length())
     share = 1 - n_zeros / weights.size
     n_bytes["eq4"] = _bytes(float(mask_aware_bits(width, share)) * weights.size)
     n_bytes["raw"] = weights.size
@@ -274,18 +284,25 @@ def sweep(
         done: called after each point.
 
     Raises:
-        ConfigError, UnknownNameError: as `compress`.
+        ConfigError: as `compress`, or the network has no weights on the NPU.
+        UnknownNameError: as `compress`.
 
     Source: [UDC] Fig. 1, left.
     """
+    for width in bits:
+        integer("bits", width, 1, 8)
+    for share in nonzeros:
+        real("nonzeros", share, 0.0, 1.0)
     baseline = compress(network, npu, encoders=(encoder,), encoder=encoder)
+    if not baseline.layers:
+        raise ConfigError(f"model {network.name!r} must have weights on the NPU, got none")
     points = []
     for width, share in product(bits, nonzeros):
         report = compress(
             network, npu, encoders=(encoder,), encoder=encoder, bits=width, nonzeros=share
         )
         flash = report.flash_bytes
-        points.append(SweepPoint(width, share, flash, baseline.flash_bytes / max(flash, 1)))
+        points.append(SweepPoint(width, share, flash, baseline.flash_bytes / flash))
         if done is not None:
             done()
     return Sweep(baseline, tuple(points))

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from npusim._arguments import choice
 from npusim.cli.output import (
@@ -29,32 +32,40 @@ if TYPE_CHECKING:
     from npusim.network import Network
 
 
-def _numbers(what: str, text: str | None) -> list[float]:
-    """Comma-separated numbers; ``10%`` is 0.1."""
-    numbers = []
-    for item in text.split(",") if text else []:
+def _shares(text: str | None) -> list[float]:
+    """Comma-separated numbers in 0..1; ``10%`` is 0.1."""
+    shares = []
+    for item in [] if text is None else text.split(","):
         plain = item.strip().removesuffix("%")
         try:
-            numbers.append(float(plain) / (100 if plain != item.strip() else 1))
+            share = float(plain) / (100 if plain != item.strip() else 1)
         except ValueError:
-            raise ConfigError(f"{what} must be numbers, got {item!r}") from None
-    return numbers
+            share = math.nan
+        if not 0 <= share <= 1:
+            raise ConfigError(f"--sparsity must be in 0..1 or 0%..100%, got {item!r}")
+        shares.append(share)
+    return shares
 
 
 def _bits(text: str | None) -> list[int]:
-    numbers = _numbers("--bits", text)
-    if any(number != int(number) for number in numbers):
-        raise ConfigError(f"--bits must be integers in 1..8, got {text}")
-    return [int(number) for number in numbers]
+    widths = []
+    for item in [] if text is None else text.split(","):
+        if item.strip() not in tuple("12345678"):
+            raise ConfigError(f"--bits must be integers in 1..8, got {item!r}")
+        widths.append(int(item))
+    return widths
 
 
 def _paths(patterns: Sequence[str]) -> list[str]:
-    """Files of the patterns, each pattern's sorted; a name without wildcards stands for itself."""
+    """Files of the patterns, each pattern's sorted; a name without wildcards stands for itself.
+
+    By `glob`, since `Path.glob` takes no absolute pattern.
+    """
     paths: list[str] = []
     for pattern in patterns:
         found = [pattern]
-        if glob.has_magic(pattern):
-            found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207: may be absolute
+        if glob.has_magic(pattern) and not Path(pattern).exists():
+            found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         if not found:
             raise ConfigError(f"MODEL must match a file, got {pattern!r}")
         paths += found
@@ -87,7 +98,9 @@ def _paths(patterns: Sequence[str]) -> list[str]:
 @click.option("--plot", type=click.Path(dir_okay=False), help="Draw a plot (.png, .svg, .pdf ...).")
 @FORMAT
 @OUTPUT
+@click.pass_context
 def compress(
+    context: click.Context,
     models: tuple[str, ...],
     npu: str,
     encoders: tuple[str, ...],
@@ -115,19 +128,20 @@ def compress(
         check_writable("--plot", plot)
     if output is not None:
         check_writable("--output", output)
-    widths, shares = _bits(bits), _numbers("--sparsity", sparsity)
+    widths, shares = _bits(bits), _shares(sparsity)
     if not sweeping and max(len(widths), len(shares)) > 1:
-        raise ConfigError("--bits and --sparsity must be one value each without --sweep, got lists")
+        raise ConfigError("--bits and --sparsity must be one value each without --sweep, got more")
+    if sweeping:
+        _refuse_with_sweep(context)
     if sort is not None:
         choice("--sort", sort, _columns(encoders))
     networks = [npusim.load(path) for path in _paths(models)]
     if sweeping:
-        if sort or effort is not None:
-            raise ConfigError("--sort and --effort must not go with --sweep, got one of them")
         _sweep(networks, npu, encoders[0], widths, shares, plot, form, output)
         return
     reports = []
-    with progress("compressing", sum(len(network.ops) for network in networks)) as advance:
+    n_tensors = sum(len(op.weight_tensors) for network in networks for op in network.ops)
+    with progress("compressing", n_tensors) as advance:
         for network in networks:
             reports.append(
                 library.compress(
@@ -150,12 +164,27 @@ def compress(
         emit(json_text(records[0] if len(records) == 1 else records), output)
     elif form == "csv":
         rows = [_row(report, layer) for report in reports for layer in _sorted(report, sort)]
-        emit(csv_text(rows), output)
+        emit(csv_text(rows, _csv_columns(encoders)), output)
     else:
         tables = [_table(report, sort) for report in reports]
         if len(reports) > 1:
             tables.append(_summary(reports))
         emit(table_text(*tables, *_notes(reports)), output)
+
+
+def _refuse_with_sweep(context: click.Context) -> None:
+    """Refuse options that would have no effect on a sweep."""
+    for name in ("sort", "effort"):
+        if context.params[name] is not None:
+            raise ConfigError(f"--{name} must not go with --sweep, got {context.params[name]}")
+    encoders = context.params["encoders"]
+    chosen = context.get_parameter_source("encoders") is ParameterSource.COMMANDLINE
+    if chosen and len(encoders) > 1:
+        raise ConfigError(f"--encoder must be one with --sweep, got {', '.join(encoders)}")
+
+
+def _csv_columns(encoders: Sequence[str]) -> list[str]:
+    return ["model", "npu", *_columns(encoders), "same_as"]
 
 
 def _columns(encoders: Sequence[str]) -> list[str]:
@@ -223,6 +252,8 @@ def _record(report: CompressReport, sort: str | None) -> dict[str, Any]:
         "model": report.model,
         "npu": report.npu,
         "encoder": report.encoder,
+        "bits": report.bits,
+        "nonzeros": report.nonzeros,
         "layers": layers,
         "total": total,
         "flash_bytes": report.flash_bytes,
@@ -235,19 +266,21 @@ def _record(report: CompressReport, sort: str | None) -> dict[str, Any]:
 def _table(report: CompressReport, sort: str | None) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"{report.model} on {report.npu}, bytes", show_footer=True)
+    table = Table(title=f"{report.model}{_conditioned(report)}, bytes", show_footer=True)
     totals = report.n_bytes
-    table.add_column("layer", "total", overflow="fold")
-    table.add_column("op")
-    table.add_column("weights", f"{report.n_weights:,}", justify="right")
+    table.add_column("layer", "total", overflow="fold", min_width=20)
+    table.add_column("op", no_wrap=True)
     coded = sum(layer.n_coded for layer in report.stored)
-    table.add_column("coded", f"{coded:,}", justify="right")
-    table.add_column("zeros %", justify="right")
-    table.add_column("distinct", justify="right")
-    table.add_column("bits/w", justify="right")
-    for name, total in totals.items():
-        table.add_column(name, f"{total:,}", justify="right")
-    table.add_column("scales", f"{report.scale_bytes:,}", justify="right")
+    sums = {
+        "weights": report.n_weights,
+        "coded": coded,
+        "zeros %": "",
+        "distinct": "",
+        "bits/w": "",
+    }
+    for name, total in {**sums, **totals, "scales": report.scale_bytes}.items():
+        footer = total if isinstance(total, str) else f"{total:,}"
+        table.add_column(name, footer, justify="right", no_wrap=True)
     for layer in _sorted(report, sort):
         table.add_row(
             _short(layer.name)
@@ -267,6 +300,13 @@ def _table(report: CompressReport, sort: str | None) -> Table:
     return table
 
 
+def _conditioned(report: CompressReport) -> str:
+    """The NPU, and what was done to the weights."""
+    width = "" if report.bits is None else f", requantized to {report.bits} bits"
+    share = "" if report.nonzeros == 1 else f", pruned to {100 * report.nonzeros:g} % non-zeros"
+    return f" on {report.npu}{width}{share}"
+
+
 def _short(name: str) -> str:
     """The last part of a name of several tensors, at most 40 characters of it."""
     last = name.rsplit(";", 1)[-1]
@@ -277,11 +317,11 @@ def _summary(reports: Sequence[CompressReport]) -> Table:
     from rich.table import Table
 
     table = Table(title="all models, bytes")
-    names = list(next((report.n_bytes for report in reports if report.n_bytes), {}))
+    names = list(reports[0].n_bytes)
     for name in ("model", "weights", *names, "scales", "flash"):
-        table.add_column(name, justify="left" if name == "model" else "right")
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     for report in reports:
-        figures = [report.n_weights, *(report.n_bytes.get(name, 0) for name in names)]
+        figures = [report.n_weights, *report.n_bytes.values()]
         figures += [report.scale_bytes, report.flash_bytes]
         table.add_row(report.model, *(f"{figure:,}" for figure in figures))
     return table
@@ -324,7 +364,7 @@ def _sweep(
     if form == "json":
         emit(json_text(rows), output)
     elif form == "csv":
-        emit(csv_text(rows), output)
+        emit(csv_text(rows, list(rows[0])), output)
     else:
         emit(table_text(*(_sweep_table(sweep) for sweep in sweeps)), output)
 
@@ -358,7 +398,7 @@ def _sweep_table(sweep: Sweep) -> Table:
     )
     table.add_column("bits", justify="right")
     for share in nonzeros:
-        table.add_column(f"{100 * share:g} %", justify="right")
+        table.add_column(f"{100 * share:g} %", justify="right", no_wrap=True)
     for width in dict.fromkeys(point.bits for point in sweep.points):
         cells = [point for point in sweep.points if point.bits == width]
         table.add_row(

@@ -43,7 +43,23 @@ def emit(text: str, output: str | None) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` fill a file beside `path`, then put it in the place of `path`."""
+    """Have `write` fill a file beside `path`, then put it in the place of `path`.
+
+    A device or pipe, such as /dev/stdout, is written to instead; a link stays a link.
+
+    Raises:
+        ConfigError: `path` cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            write(path)
+            return
+        _replace(path.resolve(), write)
+    except OSError as error:
+        raise ConfigError(f"output must be writable, got {path} ({error.strerror})") from None
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".npusim-", suffix=path.suffix)
     os.close(handle)
     try:
@@ -58,8 +74,10 @@ def check_writable(what: str, path: str) -> None:
     """Refuse, before any work, a path nothing can be written to.
 
     Raises:
-        ConfigError: its folder does not exist or cannot be written.
+        ConfigError: it is empty, or its folder does not exist or cannot be written.
     """
+    if not path:
+        raise ConfigError(f"{what} must name a file, got {path!r}")
     folder = Path(path).parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigError(f"{what} must be in a folder that can be written, got {path}")
@@ -70,17 +88,20 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2)
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, with the keys of the first as header."""
+def csv_text(rows: Sequence[Mapping[str, Any]], header: Sequence[str]) -> str:
+    """Rows as CSV below their header, which is there without rows too."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(out, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
 
 
 def table_text(*parts: RenderableType) -> str:
-    """Tables as text, as wide as the terminal; as wide as they are where there is none."""
+    """Tables as text, as wide as the terminal; as wide as they are where there is none.
+
+    A terminal too narrow for the numbers gets longer lines, not shorter numbers.
+    """
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -90,6 +111,9 @@ def table_text(*parts: RenderableType) -> str:
         width=None if terminal else 400,
         color_system="auto" if terminal else None,
     )
+    for part in parts:
+        roomy = console.options.update(width=400)
+        console.width = max(console.width, console.measure(part, options=roomy).minimum)
     for part in parts:
         console.print(part)
     text = console.file.getvalue()  # type: ignore[attr-defined]

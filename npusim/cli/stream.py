@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _TFLITE = b"TFL3"
+_FIELDS = (
+    *("header", "palette", "weight_unary", "weight_remainder"),
+    *("run_unary", "run_remainder", "padding"),
+)
+_CSV_COLUMNS = (
+    *("stream", "section", "bit_offset", "weights", "zeros_in_runs", "wdiv", "wtrunc", "zdiv"),
+    *("palette", "direct_offset", *(f"{name}_bits" for name in _FIELDS)),
+)
 
 
 @click.command()
@@ -34,7 +42,8 @@ def stream(file: str, number: int | None, form: str, output: str | None) -> None
     if form == "json":
         emit(json_text(records), output)
     elif form == "csv":
-        emit(csv_text([row for record in records for row in _rows(record)]), output)
+        rows = [row for record in records for row in _rows(record)]
+        emit(csv_text(rows, _CSV_COLUMNS), output)
     else:
         emit(table_text(*(_table(record) for record in records), *_totals(records)), output)
 
@@ -75,6 +84,8 @@ def _records(file: str, number: int | None) -> Iterator[dict[str, Any]]:
     from npusim.weights import slices
 
     streams = list(_streams(file))
+    if number is not None and not streams:
+        raise ConfigError(f"--stream must be of a model with streams, got {file}, which has none")
     if number is not None and not 0 <= number < len(streams):
         raise ConfigError(f"--stream must be in 0..{len(streams) - 1}, got {number}")
     for i, (where, data) in enumerate(streams):
@@ -102,15 +113,16 @@ def _records(file: str, number: int | None) -> Iterator[dict[str, Any]]:
                     "bits": part.bits,
                 }
             )
-        used = sum(sum(part.bits.values()) for part in found)
+        bits = {name: sum(part.bits[name] for part in found) for name in _FIELDS}
         yield {
             "stream": i,
             **where,
             "bytes": len(data),
             "weights": sum(part.n_weights + part.n_zeros for part in found),
             "sections": section + 1,
-            "end_marker_bits": 8 * len(data) - used,
-            "padding_bits": sum(part.bits["padding"] for part in found),
+            "bits": bits,
+            "end_marker_bits": 8 * len(data) - sum(bits.values()),
+            "padding_bits": bits["padding"],
             "slices": parts,
         }
 
@@ -130,9 +142,8 @@ def _table(record: dict[str, Any]) -> Table:
     if "kind" in record:
         title += f", {record['kind']} {tuple(record['shape'])} for operation {record['npu_op']}"
     table = Table(title=title)
-    fields = list(record["slices"][0]["bits"]) if record["slices"] else []
-    for name in ("section", "weights", "zeros", "code", "runs", "palette", *fields):
-        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
+    for name in ("section", "weights", "zeros", "code", "runs", "palette", *_FIELDS):
+        table.add_column(name.replace("_", " "), justify="right")
     for part in record["slices"]:
         code = "raw" if part["wdiv"] == 7 else f"{part['wdiv']}{' trunc' * part['wtrunc']}"
         palette = "" if part["palette"] is None else f"{len(part['palette'])} values"
@@ -143,7 +154,7 @@ def _table(record: dict[str, Any]) -> Table:
             code,
             "off" if part["zdiv"] is None else str(part["zdiv"]),
             palette,
-            *(f"{part['bits'][name]:,}" for name in fields),
+            *(f"{part['bits'][name]:,}" for name in _FIELDS),
         )
     waste = record["padding_bits"] + record["end_marker_bits"]
     share = waste / (8 * record["bytes"]) if record["bytes"] else 0

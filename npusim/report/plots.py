@@ -31,7 +31,7 @@ def check_plot(path: str) -> None:
     figure = _matplotlib().figure.Figure()
     known = sorted(figure.canvas.get_supported_filetypes())
     if Path(path).suffix.removeprefix(".").lower() not in known:
-        raise ConfigError(f"plot must end in one of {', '.join(known)}, got {path}")
+        raise ConfigError(f"--plot must end in one of {', '.join(known)}, got {path!r}")
 
 
 def plot_layers(reports: Sequence[CompressReport], path: str) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +18,11 @@ from npusim.weights import status
 from npusim.weights.plan import Plan, legacy_plan, regor_plan
 from npusim.weights.tight import check_options, tight_plan
 
-_PLANNERS = {"legacy": legacy_plan, "regor": regor_plan, "tight": tight_plan}
+_PLANNERS: dict[str, Callable[..., Plan]] = {
+    "legacy": legacy_plan,
+    "regor": regor_plan,
+    "tight": tight_plan,
+}
 
 ENCODERS = tuple(_PLANNERS)
 """The C encoder of Vela up to 4.x, the C++ one of Vela 5 and ours; Arm's decoder reads all."""
@@ -62,8 +66,7 @@ def plan(values: npt.ArrayLike, encoder: str = "regor", **options: Any) -> Plan 
         check_options(**options)
     if not array.size:
         return None
-    planner: Callable[..., Plan] = _PLANNERS[encoder]
-    return planner(array, **options)
+    return _PLANNERS[encoder](array, **options)
 
 
 def encode(values: npt.ArrayLike, encoder: str = "regor", **options: Any) -> bytes:
@@ -98,6 +101,42 @@ def encoded_size(values: npt.ArrayLike, encoder: str = "regor", **options: Any) 
     """
     made = plan(values, encoder, **options)
     return len(EMPTY_STREAM) if made is None else made.n_bytes()
+
+
+def encoded_sizes(
+    values: npt.ArrayLike, encoders: Sequence[str] = ENCODERS, **options: Any
+) -> dict[str, int]:
+    """`encoded_size` for several encoders at once, without doing for one what another did.
+
+    Args:
+        values: as in `encode`.
+        encoders: which; each once in the result.
+        **options: of ``"tight"``, which must then be among `encoders`.
+
+    Returns:
+        Bytes by encoder, in the order given.
+
+    Raises:
+        ConfigError, UnknownNameError: as `encode`.
+
+    >>> encoded_sizes([0, 0, 0, 7], ["legacy", "tight"])
+    {'legacy': 16, 'tight': 16}
+    """
+    names = tuple(dict.fromkeys(choice("encoder", name, ENCODERS) for name in encoders))
+    if options and "tight" not in names:
+        raise ConfigError(
+            f"options must go with encoder 'tight', got {', '.join(sorted(options))} "
+            f"with {', '.join(map(repr, names)) or 'no encoder'}"
+        )
+    check_options(**options)
+    array = checked_values(values)
+    if not array.size:
+        return dict.fromkeys(names, len(EMPTY_STREAM))
+    plans = {name: _PLANNERS[name](array) for name in names if name != "tight"}
+    if "tight" in names:
+        arms = [plans.get(name) or _PLANNERS[name](array) for name in ("legacy", "regor")]
+        plans["tight"] = tight_plan(array, arms=arms, **options)
+    return {name: plans[name].n_bytes() for name in names}
 
 
 @dataclass(frozen=True, slots=True)

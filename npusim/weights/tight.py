@@ -9,6 +9,7 @@ returns the smallest plan of all, so that it is never larger than either.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -98,7 +99,11 @@ def check_options(
 
 
 def tight_plan(
-    values: Values, effort: int = DEFAULT_EFFORT, direct_offset: str = "conservative"
+    values: Values,
+    effort: int = DEFAULT_EFFORT,
+    direct_offset: str = "conservative",
+    *,
+    arms: Sequence[Plan] | None = None,
 ) -> Plan:
     """The smallest plan found.
 
@@ -106,17 +111,19 @@ def tight_plan(
         values: int16, shape [n_weights], n_weights > 0, each in -255..255.
         effort: 0 (no section search) .. 9 (hundreds of blocks); see `EFFORTS`.
         direct_offset: one of `DIRECT_OFFSETS`.
+        arms: the plans of Arm's two encoders, where they are known already.
 
     Raises:
         ConfigError: `effort` is no integer in 0..9.
         UnknownNameError: no such `direct_offset`.
     """
     settings, free = check_options(effort, direct_offset)
-    plans = plans_like_arm(values)
+    plans = list(arms) if arms is not None else plans_like_arm(values)
+    legacy = legacy_starts(values)
     tried = set()
     for setting in settings:
         sizes = np.array(setting.palette_sizes, np.int64)
-        for starts in (section_starts(values, setting, sizes, free), legacy_starts(values)):
+        for starts in (section_starts(values, setting, sizes, free), legacy):
             key = (setting.palette_sizes, starts.tobytes())
             if key not in tried:
                 tried.add(key)
