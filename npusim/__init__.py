@@ -3,7 +3,7 @@
 
     import npusim
     network = npusim.load("model.tflite")
-    values = npusim.weights.reorder(network.ops[0].weights_ohwi, npu="ethos-u55-128")
+    values = npusim.weights.reorder(network.ops[0].weights_ohwi(), npu="ethos-u55-128")
     stream = npusim.weights.encode(values, encoder="tight")
 
 Names are imported when they are first used, so that ``import npusim`` costs next to nothing.
@@ -15,8 +15,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from npusim import errors as errors
     from npusim import schemes as schemes
     from npusim import weights as weights
+    from npusim.errors import NpusimError as NpusimError
     from npusim.formats import load as load
     from npusim.network import Network as Network
     from npusim.network import Op as Op
@@ -27,12 +29,23 @@ __version__ = "0.1.0"
 _LAZY = {
     "load": "npusim.formats",
     "Network": "npusim.network",
+    "NpusimError": "npusim.errors",
     "Op": "npusim.network",
     "Tensor": "npusim.network",
 }
-_LAZY_MODULES = ("schemes", "weights")
+_LAZY_MODULES = ("errors", "schemes", "weights")
 
-__all__ = ["Network", "Op", "Tensor", "__version__", "load", "schemes", "weights"]
+__all__ = [
+    "Network",
+    "NpusimError",
+    "Op",
+    "Tensor",
+    "__version__",
+    "errors",
+    "load",
+    "schemes",
+    "weights",
+]
 
 
 def __getattr__(name: str) -> Any:

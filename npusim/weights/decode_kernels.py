@@ -61,8 +61,8 @@ def field(words, at, n):  # words u64 with a word to spare -> the n < 64 bits fr
 
 @kernel
 def read_header(words, end, at, row, palettes, state):
-    # row i64 [20] <- header; a new palette becomes row N_PALETTES of palettes i64 [., 33], whose
-    # last cell is its size -> status, bit: the next one or that of the error
+    # row i64 [20] <- header; a new palette becomes row N_PALETTES of palettes i64 [., 32]
+    # -> status, bit: the next one or that of the error
     row[BIT] = at
     if at + 3 > end:
         return TRUNCATED, at
@@ -349,7 +349,7 @@ def expand(row, table, indices, runs, out):
 @kernel
 def decode_slices(words, end, limit, halves, state, info, palettes, out):
     # words u64 with two words to spare, `end` bits; out i16, at most `limit` weights; state i64 [5]
-    # info i64 [., 20], palettes i64 [., 33] -> status, bit of the error or room that out must have
+    # info i64 [., 20], palettes i64 [., 32] -> status, bit of the error or room that out must have
     table = np.empty(TABLE, np.int16)
     quotients = np.empty(32768 + 32, np.uint8)
     indices = np.empty(32768 + 32, np.int16)

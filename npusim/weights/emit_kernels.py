@@ -10,9 +10,15 @@ import numpy as np
 
 from npusim._jit import kernel
 from npusim.weights.bits import count_ones
-
-START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
-PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
+from npusim.weights.plan_columns import (
+    DIRECT_OFFSET,
+    FIRST,
+    N_ENTRIES,
+    N_SLICES,
+    PALETTE_BITS,
+    RAW_BITS,
+    ZERO_RUNS,
+)
 
 
 @kernel

@@ -18,6 +18,7 @@ from npusim.weights.plan import REGOR_SECTION_WEIGHTS
 
 ESTIMATED_ENCODERS = ("legacy", "regor")
 _NO_SECTION_END = 2**62
+_COUNT_MAX = 2**40
 
 
 def value_counts(weights: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -57,16 +58,16 @@ def estimate_size_from_counts(
     array = integer_array("counts", counts)
     if array.shape != (2 * f.WEIGHT_MAX + 1,):
         raise ConfigError(f"counts must have shape [{2 * f.WEIGHT_MAX + 1}], got {array.shape}")
-    padding = integer("n_padding", n_padding, 0, 2**62)
-    array = array.astype(np.int64)
-    array[f.WEIGHT_MAX] += padding
+    padding = integer("n_padding", n_padding, 0, _COUNT_MAX)
+    padded = array.astype(np.int64)
+    padded[f.WEIGHT_MAX] += padding
     from npusim.weights.estimate_kernels import bits_of_counts
 
     regor = encoder == "regor"
     section = REGOR_SECTION_WEIGHTS if regor else _NO_SECTION_END
-    bits = bits_of_counts(array, padding, section, int(regor))
+    bits = bits_of_counts(padded, padding, section, int(regor))
     if bits < 0:
-        raise ConfigError(f"counts must be at least 0, got {bits}")
+        raise ConfigError(f"counts must be in 0..2**40, padding included, got {array[-1 - bits]}")
     return _bytes(bits) if bits else f.STREAM_ALIGN_BYTES
 
 

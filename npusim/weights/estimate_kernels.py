@@ -9,14 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from npusim._jit import kernel
+from npusim.weights.plan_columns import (
+    HIGHEST,
+    N_ENTRIES,
+    PALETTE_BITS,
+    RAW_BITS,
+)
 from npusim.weights.section_kernels import choose_palette, count, index_table
 from npusim.weights.tight_kernels import direct_bits
 
-START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
-PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
 HEADERS = 36  # bits of a slice header and a palette header without entries
 SWITCH = 40  # bits of a change of configuration: a slice header and padded chunks
 BLOCK = 2048  # weights between possible changes
+LIMIT = 1 << 40  # most weights of one value
 
 
 @kernel
@@ -34,10 +39,11 @@ def zero_runs_pay(counts, in_runs, regor):
 
 
 @kernel
-def run_bits(n, run_quotients):
-    # n weights with n + 1 zero runs round them, run_quotients i64 [4]: sums of run >> zdiv -> bits
+def run_bits(n, run_quotients, chosen):
+    # n weights with n + 1 zero runs round them, run_quotients i64 [4]: sums of run >> zdiv; zdiv
+    # if chosen already, else -1 -> bits
     best = np.int64(1 << 60)
-    for zdiv in range(4):
+    for zdiv in range(max(chosen, 0), 4 if chosen < 0 else chosen + 1):
         chunk = 8 if zdiv == 3 else 12
         unary = run_quotients[zdiv] + n + 1
         best = min(best, (n + 1) * zdiv + chunk * ((unary + chunk - 1) // chunk))
@@ -45,7 +51,7 @@ def run_bits(n, run_quotients):
 
 
 @kernel
-def section_bits(blocks, totals, zero_runs, run_quotients, regor, row, entries):
+def section_bits(blocks, totals, zero_runs, run_quotients, zdiv, regor, row, entries):
     # blocks i64 [n_blocks, 511]: occurrences of values + 255 in successive blocks, totals i64
     # [511] their sums; scratch: row i64 [10], entries i64 [32] -> bits of the section
     # The cheapest configuration block by block, where a change costs a slice.
@@ -88,21 +94,21 @@ def section_bits(blocks, totals, zero_runs, run_quotients, regor, row, entries):
     if n == 0:  # all zero: the first one is coded
         n, least = 1, np.int64(8)
     bits = HEADERS + row[N_ENTRIES] * row[PALETTE_BITS] + least + 6  # half a chunk of padding
-    return bits + (run_bits(n, run_quotients) if zero_runs else 0)
+    return bits + (run_bits(n, run_quotients, zdiv) if zero_runs else 0)
 
 
 @kernel
 def bits_of_counts(counts, padding, section, regor):
     # counts i64 [511] of values + 255 with `padding` zeros that stand together, the others spread
-    # evenly; sections of `section` weights at the most -> bits; 0 for no weights; what a negative
-    # count is
+    # evenly; sections of `section` weights at the most -> bits; 0 for no weights; -1 - i
+    # if count i is out of range
     row = np.zeros(10, np.int64)
     entries = np.empty(32, np.int64)
     quotients = np.zeros(4, np.int64)
     total = 0
     for value in range(511):
-        if counts[value] < 0:
-            return counts[value]
+        if counts[value] < 0 or counts[value] > LIMIT:
+            return -1 - value
         total += counts[value]
     if total == 0:
         return 0
@@ -117,7 +123,8 @@ def bits_of_counts(counts, padding, section, regor):
         quotients[zdiv] = np.int64((others + 1) * longer / (1 - longer) if share < 1 else 0)
         quotients[zdiv] += (padding if share < 1 else zeros) >> zdiv
     blocks = counts.reshape((1, 511))
-    bits = section_bits(blocks, counts, zero_runs, quotients, regor, row, entries)
+    zdiv = np.int64(0 if regor and others == 0 else -1)  # regor begins with zdiv 0 at a run of 0
+    bits = section_bits(blocks, counts, zero_runs, quotients, zdiv, regor, row, entries)
     more = (total - 1) // section  # each further section has a header and a palette of its own
     return bits + more * (HEADERS + row[N_ENTRIES] * row[PALETTE_BITS])
 
@@ -141,18 +148,22 @@ def bits_of_values(values, section, regor):
             count(part[block * BLOCK : (block + 1) * BLOCK], lanes, blocks[block])
             for value in range(511):
                 counts[value] += blocks[block, value]
-        in_runs = 0
+        zdiv = np.int64(-1)
         zero_runs = zero_runs_pay(counts, counts[255], regor)
         if zero_runs:
-            in_runs = add_runs(part, quotients)
+            in_runs, last_zdiv = add_runs(part, counts[255] == part.size, quotients)
             zero_runs = zero_runs_pay(counts, in_runs, regor)
-        bits += section_bits(blocks[:n_blocks], counts, zero_runs, quotients, regor, row, entries)
+            zdiv = last_zdiv if regor else zdiv
+        bits += section_bits(
+            blocks[:n_blocks], counts, zero_runs, quotients, zdiv, regor, row, entries
+        )
     return bits
 
 
 @kernel
-def add_runs(values, quotients):
-    # values i16 [n]; quotients i64 [4] <- sums of run >> zdiv -> zeros beside zeros
+def add_runs(values, all_zero, quotients):
+    # values i16 [n]; quotients i64 [4] <- sums of run >> zdiv -> zeros beside zeros, zdiv that
+    # regor's greedy search ends with (twin: regor_path)
     n_ends, before, in_runs = 0, -1, 0
     ends = np.empty(values.size + 1, np.int32)
     for i in range(values.size):  # no branch: whether a weight is zero cannot be foretold
@@ -160,11 +171,21 @@ def add_runs(values, quotients):
         n_ends += values[i] != 0
     ends[n_ends] = values.size
     sums = (0, 0, 0, 0)
+    active = np.int64(0) if all_zero else np.int64(-1)  # all zero: the first run is 0
+    held = np.int64(0)
     for j in range(n_ends + 1):
         run = np.int64(ends[j]) - before - 1
         before = np.int64(ends[j])
         in_runs += run if run > 1 else 0
         sums = (sums[0] + run, sums[1] + (run >> 1), sums[2] + (run >> 2), sums[3] + (run >> 3))
+        n = np.int64(j + 1)
+        totals = (sums[0] + n, sums[1] + 2 * n, sums[2] + 3 * n, sums[3] + 4 * n)
+        best = np.int64(0)
+        for zdiv in range(1, 4):
+            best = zdiv if totals[zdiv] < totals[best] else best
+        if active < 0 or totals[best] + SWITCH < held:
+            active = best
+        held = totals[active]
     for zdiv in range(4):
         quotients[zdiv] = sums[zdiv]
-    return in_runs
+    return in_runs, active

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim.weights import format as f
+from npusim.weights.plan_columns import SECTION_COLUMNS
 
 Values = npt.NDArray[np.int16]
 
@@ -70,8 +71,6 @@ class Plan:
 
 def empty_plan(n_weights: int, n_sections: int) -> Plan:
     """Plan with room for a tensor, for a kernel to fill."""
-    from npusim.weights.section_kernels import SECTION_COLUMNS
-
     return Plan(
         np.zeros((n_sections, SECTION_COLUMNS), np.int64),
         np.zeros((n_sections, f.PALETTE_MAX), np.int64),

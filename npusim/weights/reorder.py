@@ -168,7 +168,8 @@ def reorder_slices(
     if array.ndim != 4:
         raise ConfigError(f"weights must have 4 axes [O, H, W, I], got shape {array.shape}")
     config = get(npu)
-    starts = [0] if offsets is None else list(offsets)[:-1]
+    offsets = None if offsets is None else list(offsets)
+    starts = [0] if offsets is None else offsets[:-1]
     parts = [array] if offsets is None else depth_slices(array, offsets)
     return [
         WeightSlice(start, len(part), core, reorder(part, config, core=core, **options))

@@ -17,10 +17,18 @@ from __future__ import annotations
 import numpy as np
 
 from npusim._jit import kernel
+from npusim.weights.plan_columns import (
+    DIRECT_OFFSET,
+    FIRST,
+    HIGHEST,
+    N_ENTRIES,
+    N_WEIGHTS,
+    PALETTE_BITS,
+    RAW_BITS,
+    START,
+    ZERO_RUNS,
+)
 
-START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
-PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
-SECTION_COLUMNS = 10
 RING = 2048  # more than the (2 * 512 + 2) latest non-zero positions the windows look back
 
 

@@ -17,15 +17,26 @@ from __future__ import annotations
 import numpy as np
 
 from npusim._jit import kernel
-from npusim.weights.lanes import legacy_turns, legacy_walk, regor_walk
+from npusim.weights.lanes import (
+    FAR,
+    LANES,
+    SWITCH,
+    UNCODABLE,
+    legacy_turns,
+    legacy_walk,
+    regor_walk,
+)
+from npusim.weights.plan_columns import (
+    FIRST,
+    HIGHEST,
+    N_SLICES,
+    N_WEIGHTS,
+    RAW_BITS,
+    ZERO_RUNS,
+)
 
-START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
-PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
-STATES = 16
+STATES = LANES
 BLOCK = 64
-SWITCH = 40
-UNCODABLE = 40
-NEVER = 10000
 
 
 @kernel
@@ -165,7 +176,7 @@ def legacy_slices(sections, indices, runs, slices):
         row = sections[number]
         w, n = row[FIRST], row[N_WEIGHTS]
         part = indices[w : w + n]
-        cost_table(row[RAW_BITS], row[HIGHEST] + 1, NEVER, 100, NEVER, costs)
+        cost_table(row[RAW_BITS], row[HIGHEST] + 1, FAR, 100, FAR, costs)
         n_cuts = legacy_states(part, costs, history, bests, cuts)
         run_cuts[0, 0], run_cuts[0, 1] = 0, 0
         n_run_cuts = 1

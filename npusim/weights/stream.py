@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim._arguments import choice, integer, integer_array
-from npusim.errors import ConfigError, StreamError
+from npusim.errors import ConfigError, StreamError, UnknownNameError
 from npusim.weights import format as f
 from npusim.weights import status
 from npusim.weights.plan import Plan, legacy_plan, regor_plan
@@ -26,6 +26,9 @@ _PLANNERS: dict[str, Callable[..., Plan]] = {
 
 ENCODERS = tuple(_PLANNERS)
 """The C encoder of Vela up to 4.x, the C++ one of Vela 5 and ours; Arm's decoder reads all."""
+
+WEIGHTS_MAX = 2**31 - 2
+"""Most weights of one stream: kernels keep positions in 32 bits."""
 
 EMPTY_STREAM = b"\xff" * f.STREAM_ALIGN_BYTES
 """Stream of no weights: an end marker."""
@@ -46,6 +49,8 @@ def checked_values(values: npt.ArrayLike) -> npt.NDArray[np.int16]:
         raise ConfigError(f"weights must be one-dimensional, got shape {array.shape}")
     if not array.size:
         return np.empty(0, np.int16)
+    if array.size > WEIGHTS_MAX:
+        raise ConfigError(f"weights must be at most {WEIGHTS_MAX}, got {array.size}")
     low, high = int(array.min()), int(array.max())
     if low < -f.WEIGHT_MAX or high > f.WEIGHT_MAX:
         worst = high if high > f.WEIGHT_MAX else low
@@ -61,6 +66,9 @@ def plan(values: npt.ArrayLike, encoder: str = "regor", **options: Any) -> Plan 
             f"options must go with encoder 'tight', got {', '.join(sorted(options))} "
             f"with {encoder!r}"
         )
+    unknown = sorted(set(options) - {"effort", "direct_offset"})
+    if unknown:
+        raise UnknownNameError("option of encoder 'tight'", unknown[0], ("effort", "direct_offset"))
     array = checked_values(values)
     if encoder == "tight":
         check_options(**options)

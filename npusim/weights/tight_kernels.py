@@ -10,14 +10,22 @@ from __future__ import annotations
 import numpy as np
 
 from npusim._jit import kernel
+from npusim.weights.plan_columns import (
+    DIRECT_OFFSET,
+    FIRST,
+    HIGHEST,
+    N_ENTRIES,
+    N_WEIGHTS,
+    PALETTE_BITS,
+    RAW_BITS,
+    START,
+    ZERO_RUNS,
+)
 from npusim.weights.section_kernels import split
-
-START, FIRST, N_WEIGHTS, ZERO_RUNS, N_ENTRIES = range(5)
-PALETTE_BITS, DIRECT_OFFSET, RAW_BITS, HIGHEST, N_SLICES = range(5, 10)
 
 SLICE_HEADER, PALETTE_HEADER = 23, 13
 ESCAPE = 66  # what a weight costs that the configuration cannot code: a slice of its own
-NEVER = 1 << 60
+ENDLESS = 1 << 60
 
 
 @kernel
@@ -103,7 +111,7 @@ def best_palette(counts, highest, zero_quotients, sizes, free, work, choice):
     ranked = np.empty(32, np.int64)
     costs = np.empty(12, np.int64)
     below = np.empty(513, np.int64)
-    best = NEVER
+    best = ENDLESS
     for zero_runs in range(2):
         if zero_runs and counts[0] == 0:
             break
@@ -111,7 +119,7 @@ def best_palette(counts, highest, zero_quotients, sizes, free, work, choice):
         kept, used, total = rank(counts, low, highest, ranked)
         bits_of_runs = 0
         if zero_runs:
-            total, bits_of_runs = max(total, 1), NEVER
+            total, bits_of_runs = max(total, 1), ENDLESS
             for zdiv in range(4):
                 some = zero_quotients[zdiv] + (total + 1) * (1 + zdiv)
                 bits_of_runs = min(bits_of_runs, some)
@@ -139,7 +147,7 @@ def best_palette(counts, highest, zero_quotients, sizes, free, work, choice):
             width = bit_width(widest)
             if not all_in and highest + size - offset > 1023:
                 continue
-            cost = total * bit_width(highest - offset) if size == 0 else NEVER
+            cost = total * bit_width(highest - offset) if size == 0 else ENDLESS
             if all_in:
                 bits = 0
                 while size > 1 << bits:
@@ -181,7 +189,7 @@ def best_sections(counts, quotients, sizes, free, least, come_from):
         highest -= 1
     least[0] = 0
     for end in range(1, n_blocks + 1):
-        least[end] = NEVER
+        least[end] = ENDLESS
         for start in range(end - 1, -1, -1):
             for folded in range(highest + 1):
                 some[folded] = counts[end, folded] - counts[start, folded]
