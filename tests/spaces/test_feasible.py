@@ -98,7 +98,7 @@ def test_draws_are_uniform(space, bins_max, monkeypatch):
     half = int(np.quantile(costs(space, enumerate_all(space), "size_bits"), 0.05))
     found = FeasibleSet(space, Limit("size_bits", half))
     assert found.exact == (bins_max > 50)
-    statistic, freedom = chi_square(space, found, n_draws=4000)
+    statistic, freedom = chi_square(space, found, n_draws=2500)
     # mean and standard deviation of a chi-square variable are k and sqrt(2k); 5 of them
     assert abs(statistic - freedom) < 5 * np.sqrt(2 * freedom)
 
