@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim._arguments import choice, integer, integer_array
-from npusim.errors import ConfigError, StreamError, UnknownNameError
+from npusim.errors import ConfigError, StreamError
 from npusim.weights import format as f
 from npusim.weights import status
 from npusim.weights.plan import Plan, legacy_plan, regor_plan
@@ -66,9 +66,6 @@ def plan(values: npt.ArrayLike, encoder: str = "regor", **options: Any) -> Plan 
             f"options must go with encoder 'tight', got {', '.join(sorted(options))} "
             f"with {encoder!r}"
         )
-    unknown = sorted(set(options) - {"effort", "direct_offset"})
-    if unknown:
-        raise UnknownNameError("option of encoder 'tight'", unknown[0], ("effort", "direct_offset"))
     array = checked_values(values)
     if encoder == "tight":
         check_options(**options)

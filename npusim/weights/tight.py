@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim._arguments import choice, integer
+from npusim.errors import UnknownNameError
 from npusim.weights import format as f
 from npusim.weights.plan import Plan, Values, empty_plan, legacy_starts, plans_like_arm, with_slices
 
@@ -91,9 +92,11 @@ def _fill(
 
 
 def check_options(
-    effort: int = DEFAULT_EFFORT, direct_offset: str = "conservative"
+    effort: int = DEFAULT_EFFORT, direct_offset: str = "conservative", **unknown: object
 ) -> tuple[tuple[_Effort, ...], bool]:
     """Settings up to `effort` and whether the direct offset is free (errors: see `tight_plan`)."""
+    for name in sorted(unknown):
+        raise UnknownNameError("option of encoder 'tight'", name, ("effort", "direct_offset"))
     settings = EFFORTS[: integer("effort", effort, 0, len(EFFORTS) - 1) + 1]
     return settings, choice("direct_offset", direct_offset, DIRECT_OFFSETS) == "free"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npusim.weights import section_kernels as k
+from npusim.weights import plan_columns as k
 from npusim.weights.plan import Plan
 from npusim.weights.reference import Palette, Section, Slice, SliceHeader
 

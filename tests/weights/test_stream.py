@@ -226,6 +226,13 @@ def test_bad_weights_are_refused(call, encoder, values, message):
             "encoder must be one of legacy, regor, tight, got None",
         ),
         (
+            "tight",
+            {"efort": 3},
+            UnknownNameError,
+            "option of encoder 'tight' must be one of direct_offset, effort, got 'efort'; "
+            "did you mean 'effort'?",
+        ),
+        (
             "regor",
             {"effort": 3},
             ConfigError,
