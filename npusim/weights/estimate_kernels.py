@@ -20,7 +20,7 @@ from npusim.weights.tight_kernels import direct_bits
 
 HEADERS = 36  # bits of a slice header and a palette header without entries
 SWITCH = 40  # bits of a change of configuration: a slice header and padded chunks
-BLOCK = 2048  # weights between possible changes
+BLOCK = 4096  # weights between possible changes
 LIMIT = 1 << 40  # most weights of one value
 
 

@@ -29,7 +29,7 @@ from npusim.weights.reference import Palette
 HEADERS = 23 + 13
 ESCAPE = 66
 SWITCH = 40
-BLOCK = 2048
+BLOCK = 4096
 HALF_A_CHUNK = 6
 ALL_ZERO = 8
 
