@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npusim.weights import bits, emit_kernels, format, lanes, plan, reference, section_kernels
+from npusim.weights import (
+    bits,
+    emit_kernels,
+    format,
+    lanes,
+    plan,
+    plan_columns,
+    reference,
+    section_kernels,
+)
 from npusim.weights import reference_encoders as encoders
 from npusim.weights.reference import Palette, Section, Slice
 
@@ -203,12 +212,12 @@ def test_choose_palette_and_index_table(seed, zero_runs, at_half):
     row, entries = np.zeros(10, np.int64), np.zeros(32, np.int64)
     section_kernels.choose_palette(value_counts(values), int(zero_runs), int(at_half), row, entries)
     expected = encoders.choose_palette(values.tolist(), zero_runs, at_half)
-    assert bool(row[section_kernels.ZERO_RUNS]) == zero_runs
-    assert row[section_kernels.DIRECT_OFFSET] == expected.direct_offset
-    assert row[section_kernels.PALETTE_BITS] == expected.palette_bits
-    assert entries[: row[section_kernels.N_ENTRIES]].tolist() == expected.entries
+    assert bool(row[plan_columns.ZERO_RUNS]) == zero_runs
+    assert row[plan_columns.DIRECT_OFFSET] == expected.direct_offset
+    assert row[plan_columns.PALETTE_BITS] == expected.palette_bits
+    assert entries[: row[plan_columns.N_ENTRIES]].tolist() == expected.entries
     raw = expected.raw_bits
-    assert row[section_kernels.RAW_BITS] == (-1 if raw is None else raw)
+    assert row[plan_columns.RAW_BITS] == (-1 if raw is None else raw)
     table = np.empty(511, np.int16)
     section_kernels.index_table(row, entries, table)
     coded = {int(v) for v in values if v or not zero_runs}
@@ -216,7 +225,7 @@ def test_choose_palette_and_index_table(seed, zero_runs, at_half):
         coded.add(0)  # the zero that an all-zero section codes
     for value in coded:
         assert table[value + 255] == expected.index(value)
-        assert table[value + 255] <= row[section_kernels.HIGHEST]
+        assert table[value + 255] <= row[plan_columns.HIGHEST]
 
 
 @often
