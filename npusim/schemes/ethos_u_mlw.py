@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from npusim import weights
-from npusim._arguments import choice
 from npusim.schemes.base import Scheme, Values
 
 
@@ -17,6 +16,7 @@ class EthosUMlw(Scheme):
 
     Attributes:
         encoder: whose choices to take: one of `npusim.weights.ENCODERS`.
+        effort, direct_offset: of encoder "tight" only, see `npusim.weights.tight`; None: its own.
 
     Source: [VELA]; see `npusim.weights.format`.
 
@@ -27,15 +27,22 @@ class EthosUMlw(Scheme):
     name: ClassVar[str] = "ethos-u-mlw"
 
     encoder: str = "regor"
+    effort: int | None = None
+    direct_offset: str | None = None
 
     def __post_init__(self) -> None:
-        choice("encoder", self.encoder, weights.ENCODERS)
+        weights.encoded_size([], encoder=self.encoder, **self._options)  # refuses what does not fit
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        options = {"effort": self.effort, "direct_offset": self.direct_offset}
+        return {name: value for name, value in options.items() if value is not None}
 
     def _size(self, values: Values) -> int:
-        return weights.encoded_size(values, encoder=self.encoder)
+        return weights.encoded_size(values, encoder=self.encoder, **self._options)
 
     def _encode(self, values: Values) -> bytes:
-        return weights.encode(values, encoder=self.encoder)
+        return weights.encode(values, encoder=self.encoder, **self._options)
 
     def _decode(self, stream: bytes, n: int) -> Values:
         return weights.decode(stream, max_weights=n)

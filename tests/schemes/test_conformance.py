@@ -17,7 +17,10 @@ from npusim.schemes import Scheme
 
 OTHER_PARAMETERS = {
     "raw": [{"bits": 1}, {"bits": 3}, {"bits": 9}],
-    "ethos-u-mlw": [{"encoder": "legacy"}],
+    "ethos-u-mlw": [
+        {"encoder": "legacy"},
+        {"encoder": "tight", "effort": 0, "direct_offset": "free"},
+    ],
 }
 VARIANTS = [
     (name, parameters)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from npusim import weights
-from npusim.errors import StreamError, UnknownNameError
+from npusim.errors import ConfigError, StreamError, UnknownNameError
 from npusim.schemes.ethos_u_mlw import EthosUMlw
 
 
@@ -35,3 +35,14 @@ def test_fewer_weights_than_asked_for():
 def test_unknown_encoder():
     with pytest.raises(UnknownNameError, match=r"encoder must be one of .*did you mean 'legacy'"):
         EthosUMlw("legasy")
+
+
+def test_options_of_tight_have_an_effect_and_go_with_it_only():
+    values = np.rint(np.random.default_rng(0).laplace(0, 4, 20_000)).astype(int)
+    plain = EthosUMlw(encoder="tight")
+    assert EthosUMlw(encoder="tight", direct_offset="free").size(values) < plain.size(values)
+    assert EthosUMlw(encoder="tight", effort=9).size(values) <= plain.size(values)
+    with pytest.raises(ConfigError, match=r"^options must go with encoder 'tight', got effort"):
+        EthosUMlw(effort=1)
+    with pytest.raises(ConfigError, match=r"^effort must be in 0..9, got 10$"):
+        EthosUMlw(encoder="tight", effort=10)
