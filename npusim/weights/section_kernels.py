@@ -176,14 +176,15 @@ def choose_palette(counts, zero_runs, at_half, row, entries):
     if limit == 1:
         limit = 0
     kept, covered, widest = 0, 0, 0
-    for folded in range(largest, -1, -1):  # insertion sort: by count, then by folded value
+    # insertion sort by count, then by folded value; small values are frequent: few moves
+    for folded in range(largest + 1):
         n = counts[255 - (folded >> 1) if folded & 1 else 255 + (folded >> 1)]
         if folded == 1 or n == 0 or (folded == 0 and zero_runs) or limit == 0:
             continue
-        if kept == limit and n <= entries[kept - 1] >> 9:
+        if kept == limit and n < entries[kept - 1] >> 9:
             continue
         at = kept if kept < limit else kept - 1
-        while at > 0 and entries[at - 1] >> 9 < n:
+        while at > 0 and entries[at - 1] >> 9 <= n:
             entries[at] = entries[at - 1]
             at -= 1
         entries[at] = n << 9 | folded

@@ -59,16 +59,16 @@ def rank(counts, low, highest, ranked):
     # counts i32 [512] from folded value `low` on; ranked i64 [32] <- count << 9 | folded value of
     # the most frequent ones, most frequent first -> how many, number of distinct values, weights
     kept, used, total = 0, 0, 0
-    for folded in range(highest, low - 1, -1):
+    for folded in range(low, highest + 1):  # small values are frequent: few moves
         n = np.int64(counts[folded])
         if n == 0:
             continue
         used += 1
         total += n
-        if kept == 32 and n <= ranked[31] >> 9:
+        if kept == 32 and n < ranked[31] >> 9:
             continue
         at = kept if kept < 32 else 31
-        while at > 0 and ranked[at - 1] >> 9 < n:
+        while at > 0 and ranked[at - 1] >> 9 <= n:
             ranked[at] = ranked[at - 1]
             at -= 1
         ranked[at] = n << 9 | folded
