@@ -44,6 +44,7 @@ STATE_CELLS = 5
 
 BAD_WEIGHT = 1000  # stands in the table of weights for an index outside -255..255
 HALVES = 2 * 4096 + 64 + 16
+SLACK = 32  # entries past a slice's last that chunks of twelve may write
 TABLE = 1024  # indices are below (31 << 5) + 32
 
 
@@ -194,8 +195,8 @@ def careful_runs(unary, n_bits, quotients, done, n, quotient):
 
 @kernel
 def read_slice(words, end, at, row, k, halves, quotients, rests, runs):
-    # quotients u8 and rests i16 [32800] <- quotients and remainders of the weight indices, runs
-    # i64 [2, 32800] <- those of the zero runs; completes row -> status, bit: next or of the error
+    # quotients u8 and rests i16 [n + 32] <- quotients and remainders of the weight indices, runs
+    # i64 [2, n + 32] <- those of the zero runs; completes row -> status, bit: next or of the error
     z_quotients, z_rests = runs[0], runs[1]
     n, zdiv, wtrunc = row[N_WEIGHTS], row[ZDIV], row[WTRUNC]
     zero_runs, raw = zdiv != 6, row[WDIV] == 7
@@ -351,9 +352,9 @@ def decode_slices(words, end, limit, halves, state, info, palettes, out):
     # words u64 with two words to spare, `end` bits; out i16, at most `limit` weights; state i64 [5]
     # info i64 [., 20], palettes i64 [., 32] -> status, bit of the error or room that out must have
     table = np.empty(TABLE, np.int16)
-    quotients = np.empty(32768 + 32, np.uint8)
-    indices = np.empty(32768 + 32, np.int16)
-    runs = np.empty((2, 32768 + 32), np.int64)
+    quotients = np.empty(0, np.uint8)  # these grow with the slices
+    indices = np.empty(0, np.int16)
+    runs = np.empty((2, 0), np.int64)
     if state[HAVE]:
         row = info[state[N_SLICES] - 1]
         weight_table(row, palettes[row[PALETTE_ROW]], table)
@@ -382,6 +383,12 @@ def decode_slices(words, end, limit, halves, state, info, palettes, out):
                 k = 0
                 while row[N_ENTRIES] > 1 << k:
                     k += 1
+        room = row[N_WEIGHTS] + SLACK
+        if quotients.size < room:
+            quotients = np.empty(room, np.uint8)
+            indices = np.empty(room, np.int16)
+        if row[ZDIV] != 6 and runs.shape[1] < room:
+            runs = np.empty((2, room), np.int64)
         status, at = read_slice(words, end, at, row, k, halves, quotients, indices, runs)
         if status != OK:
             return status, at
