@@ -55,7 +55,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     Where no directory can be written, the machine code is not kept.
     """
     try:
-        made = numba.njit(cache=True, nogil=True)(function)
+        made = numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)(function)
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
