@@ -7,7 +7,13 @@ compresses them, `encoded_size` says how long that would be, `decode` and `resto
 
 from __future__ import annotations
 
-from npusim.weights.conditioning import condition, magnitude_mask, prune, requantize
+from npusim.weights.conditioning import (
+    condition,
+    least_error_clip,
+    magnitude_mask,
+    prune,
+    requantize,
+)
 from npusim.weights.estimate import estimate_size, estimate_size_from_counts, value_counts
 from npusim.weights.measures import (
     MEASURES,
@@ -49,6 +55,7 @@ __all__ = [
     "entropy_bits",
     "estimate_size",
     "estimate_size_from_counts",
+    "least_error_clip",
     "magnitude_mask",
     "mask_aware_bits",
     "pack_scales",

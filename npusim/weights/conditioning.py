@@ -8,6 +8,7 @@ width, without training; accuracy has to be won back by training.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from npusim._arguments import integer, integer_array, real
 from npusim.errors import ConfigError
+from npusim.weights.format import WEIGHT_MAX
 
 BITS_MAX: Final = 8
 """Widest codes of `requantize`: what the weight tensors of a .tflite file hold."""
@@ -107,7 +109,7 @@ def requantize(
     [-1, -1, 0, 1, 1, 1]
     """
     array = _checked(weights)
-    levels = (1 << (integer("bits", bits, 1, BITS_MAX) - 1)) - 1
+    levels = _levels(bits)
     if clip is not None:
         r = real("clip", clip, 0.0, math.inf)
         if not 0.0 < r < math.inf:
@@ -123,6 +125,60 @@ def requantize(
     codes /= r  # last, so that exact halves stay exact
     np.rint(codes, out=codes)  # [UDC] eq. (3), in units of d
     return codes.astype(np.int8)
+
+
+def least_error_clip(weights: npt.ArrayLike, bits: int) -> float:
+    """Range r of the quantizer for which requantized weights are closest to the weights.
+
+    Weights that training did not adapt to few bits have a few large values that would stretch the
+    grid until most others round to zero; the least squared error trades the ones for the others.
+
+    Args:
+        weights: integers in -255..255 of any shape, zero point subtracted.
+        bits: as `requantize`.
+
+    Returns:
+        The smallest integer r, from ``2**(b-1) - 1`` (no grid finer than the weights' own) to the
+        largest magnitude, with the least sum of ``(w - Q(w, b, r))**2``. With one bit, where it is
+        without effect, and without weights, the smallest r.
+
+    Raises:
+        ConfigError: weights are not such integers, or `bits` is out of range.
+
+    Source: [UDC] eq. (3), where r is a parameter that training finds.
+
+    >>> least_error_clip([-10, -9, 0, 8, 9, 10, 127], bits=3)
+    127.0
+    >>> least_error_clip([-10, -9, 0, 8, 9, 10, 20], bits=2)
+    11.0
+    """
+    array = _checked(weights)
+    levels = _levels(bits)
+    extremes = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    worst = max(extremes, key=abs)
+    if abs(worst) > WEIGHT_MAX:
+        raise ConfigError(f"weights must be in -{WEIGHT_MAX}..{WEIGHT_MAX}, got {worst}")
+    smallest, largest = max(levels, 1), abs(worst)
+    if bits == 1 or largest <= smallest:
+        return float(smallest)
+    counts = np.bincount(np.abs(array).ravel(), minlength=WEIGHT_MAX + 1)
+    errors = _squared_errors(levels)[: largest + 1 - smallest] @ counts
+    return float(smallest + np.argmin(errors))
+
+
+def _levels(bits: int) -> int:
+    """Codes on each side of zero with more than one bit."""
+    return (1 << (integer("bits", bits, 1, BITS_MAX) - 1)) - 1
+
+
+@lru_cache(maxsize=BITS_MAX)
+def _squared_errors(levels: int) -> npt.NDArray[np.float64]:
+    """Squared error of each magnitude with each range, shape [ranges from `levels`, magnitudes]."""
+    clips = np.arange(levels, WEIGHT_MAX + 1, dtype=np.float64)[:, None]
+    magnitudes = np.arange(WEIGHT_MAX + 1, dtype=np.float64)
+    codes = np.rint(np.minimum(magnitudes, clips) * levels / clips)  # [UDC] eq. (3)
+    errors: npt.NDArray[np.float64] = (magnitudes - codes * clips / levels) ** 2
+    return errors
 
 
 def condition(

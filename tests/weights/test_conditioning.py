@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from npusim.errors import ConfigError
-from npusim.weights.conditioning import condition, magnitude_mask, prune, requantize
+from npusim.weights.conditioning import (
+    condition,
+    least_error_clip,
+    magnitude_mask,
+    prune,
+    requantize,
+)
 
 WEIGHTS = hnp.arrays(np.int64, st.integers(1, 200), elements=st.integers(-40, 40))
 
@@ -76,6 +82,32 @@ def test_weights_that_fit_come_back_unchanged():
 
 def test_clip_saturates():
     assert requantize([-300, -50, 50, 300], bits=4, clip=70).tolist() == [-7, -5, 5, 7]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("spread", [2, 20, 90])
+def test_least_error_clip_is_the_best_of_all_ranges(bits, spread):
+    rng = np.random.default_rng(bits)
+    weights = np.clip(np.rint(rng.laplace(0, spread, 500)), -255, 255).astype(np.int16)
+    levels = 2 ** (bits - 1) - 1
+    errors = {
+        clip: ((weights - requantize(weights, bits, clip) * (clip / levels)) ** 2).sum()
+        for clip in range(levels, max(levels, int(np.abs(weights).max())) + 1)
+    }
+    found = least_error_clip(weights, bits)
+    assert errors[found] == pytest.approx(min(errors.values()), abs=1e-6)  # rounding of the sums
+
+
+def test_least_error_clip_keeps_weights_that_fit():
+    weights = np.array([-7, 0, 3, 7])
+    for bits in range(4, 9):
+        clip = least_error_clip(weights, bits)
+        assert requantize(weights, bits, clip).tolist() == weights.tolist()
+
+
+def test_least_error_clip_without_effect():
+    assert least_error_clip([-100, 3], bits=1) == 1
+    assert least_error_clip(np.zeros(0, np.int8), bits=3) == least_error_clip([0, 0], bits=3) == 3
 
 
 def test_one_bit_codes_are_signs_and_keep_zeros():
@@ -142,6 +174,9 @@ def test_shapes_stay_and_input_is_left_alone():
         (lambda: requantize([1], 4, float("nan")), "clip must be at least 0, got nan"),
         (lambda: requantize([1], 4, [1, 2]), r"clip must be one number, got shape \(2,\)"),
         (lambda: requantize([1.5], 4), "weights must hold integers"),
+        (lambda: least_error_clip([1.5], 4), "weights must hold integers"),
+        (lambda: least_error_clip([3, -256], 4), r"weights must be in -255..255, got -256"),
+        (lambda: least_error_clip([1], 0), r"bits must be in 1..8, got 0"),
         (lambda: condition([1], bits=4, nonzero_fraction=2), "nonzero_fraction must be in 0..1"),
         (lambda: condition([1], bits=16), r"bits must be in 1..8, got 16"),
     ],
