@@ -9,31 +9,40 @@ print(report.flash_bytes, [(layer.name, layer.n_bytes["regor"]) for layer in rep
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
+from functools import cached_property, partial
+from typing import Any, Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from npusim._arguments import choice, integer, real
+from npusim._arguments import integer, real
 from npusim.cost.layers import WeightLayer, weight_layers
 from npusim.cost.placement import npu_obstacle
 from npusim.errors import ConfigError
-from npusim.network import Network
+from npusim.formats.vela_stream import is_compiled
+from npusim.network import Network, Op
 from npusim.npu import NpuConfig, get
-from npusim.weights import ENCODERS, condition, mask_aware_bits, scale_bytes
-from npusim.weights.measures import weights_entropy_bits
+from npusim.weights.conditioning import BITS_MAX, least_error_clip, prune, requantize
+from npusim.weights.format import WEIGHT_MAX
+from npusim.weights.measures import mask_aware_bits, weights_entropy_bits
 from npusim.weights.reorder import reorder_slices
-from npusim.weights.stream import encoded_sizes
+from npusim.weights.scales import scale_bytes
+from npusim.weights.stream import ENCODERS, encoded_sizes
 
-DEFAULT_ENCODER = "regor"
+DEFAULT_ENCODER: Final = "regor"
 """Whose streams count for flash: Vela 5's, Arm's compiler of today."""
-BOUNDS = ("entropy", "eq4", "raw")
-"""Beside the encoders: order-0 entropy of the coded values, [UDC] eq. (4) mask-aware at the layer's
-own non-zeros and bitwidth, and one byte a weight."""
+BOUNDS: Final = ("entropy", "eq4", "raw")
+"""What is listed beside the encoders: order-0 entropy of the coded values, padding included;
+[UDC] eq. (4), mask-aware, with the layer's own fraction of non-zeros and the bits that its range of
+values needs, without padding; and one byte a weight."""
+
+Int16Array = npt.NDArray[np.int16]
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +50,18 @@ class LayerSize:
     """One layer's weights and what they take.
 
     Attributes:
-        name, op: of the layer; operator kind.
+        name: of the layer.
+        op: kind of its operation.
         shape: (O, H, W, I) of its weights; I is 1 if depthwise.
-        traversal, ofm_block_depth: the order they are read in.
-        n_weights: without the padding that reordering adds; n_coded: with it.
-        n_zeros, n_distinct: zeros, and different values, among the weights.
-        n_bytes: bytes by encoder and by the bounds of `BOUNDS`.
-        scale_bytes: biases and scales.
-        same_as: name of an earlier layer whose stream it shares, else empty; not counted twice.
+        traversal: the order they are read in.
+        ofm_block_depth: output channels of a block, all cores.
+        n_weights: weights without the padding that the order adds.
+        n_coded: values in its streams, padding included.
+        n_zeros: zeros among the weights.
+        n_distinct: different values among the weights.
+        n_bytes: of its streams by encoder, and by each of `BOUNDS`.
+        scale_bytes: of its biases and scales.
+        same_as: name of an earlier layer whose streams it shares, else empty; not counted twice.
     """
 
     name: str
@@ -60,18 +73,38 @@ class LayerSize:
     n_coded: int
     n_zeros: int
     n_distinct: int
-    n_bytes: dict[str, int]
+    n_bytes: Mapping[str, int]
     scale_bytes: int
     same_as: str
 
-    @property
-    def zero_fraction(self) -> float:
-        """Zeros a weight."""
-        return self.n_zeros / self.n_weights
+    def to_json(self, encoder: str) -> dict[str, Any]:
+        """JSON values; ``bits_per_weight`` is that of `encoder`, padding not among the weights."""
+        return {
+            "name": self.name,
+            "op": self.op,
+            "shape": list(self.shape),
+            "traversal": self.traversal,
+            "ofm_block_depth": self.ofm_block_depth,
+            **_figures([self], encoder),
+            "distinct_values": self.n_distinct,
+            "same_as": self.same_as,
+        }
 
-    def bits_per_weight(self, encoder: str) -> float:
-        """Stream bits a weight; the padding is not among the weights."""
-        return 8 * self.n_bytes[encoder] / self.n_weights
+
+@dataclass(frozen=True, slots=True)
+class OpOnCpu:
+    """An operation with weights that are not in the NPU's streams.
+
+    Attributes:
+        name, op: of the operation; its kind.
+        n_weights: elements of its weight tensors; 0 if npusim does not know the kind.
+        reason: why not.
+    """
+
+    name: str
+    op: str
+    n_weights: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -79,12 +112,14 @@ class CompressReport:
     """A network's layers with weights on the NPU, in order of execution.
 
     Attributes:
-        model, npu: names.
+        model: name of the network.
+        npu: name of the NPU.
         encoder: whose streams count for flash.
-        encoders: measured, in order.
-        bits, nonzeros: what the weights were requantized and pruned to first; None and 1 for not.
-        layers: their sizes.
-        on_cpu: (name, operator kind, reason) of operations with weights that stay on the CPU.
+        encoders: those measured, in order.
+        bits: what the weights were requantized to first; None: not.
+        nonzeros: the fraction they were pruned to first; 1: not.
+        layers: with their sizes.
+        on_cpu: operations with weights that are not in the NPU's streams.
     """
 
     model: str
@@ -94,7 +129,7 @@ class CompressReport:
     bits: int | None
     nonzeros: float
     layers: tuple[LayerSize, ...]
-    on_cpu: tuple[tuple[str, str, str], ...]
+    on_cpu: tuple[OpOnCpu, ...]
 
     @cached_property
     def stored(self) -> tuple[LayerSize, ...]:
@@ -113,14 +148,62 @@ class CompressReport:
         return sum(layer.n_weights for layer in self.stored)
 
     @property
+    def nonzero_fraction(self) -> float:
+        """Non-zeros among the weights of all stored layers; 0 without weights."""
+        n_zeros = sum(layer.n_zeros for layer in self.stored)
+        return 1 - n_zeros / self.n_weights if self.n_weights else 0.0
+
+    @property
     def scale_bytes(self) -> int:
-        """Biases and scales of all stored layers."""
+        """Bytes of the biases and scales of all stored layers."""
         return sum(layer.scale_bytes for layer in self.stored)
 
     @property
     def flash_bytes(self) -> int:
-        """Streams of `encoder` with biases and scales; not the command stream, not constants."""
+        """Streams of `encoder` with biases and scales; without command stream and constants."""
         return self.n_bytes[self.encoder] + self.scale_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, the output of ``npusim compress --format json``.
+
+        Keys: ``model``, ``npu``, ``encoder``, ``bits``, ``nonzeros``: as the attributes.
+        ``layers``: a list of ``name``, ``op``, ``shape``, ``traversal``, ``ofm_block_depth``,
+        ``weights``, ``coded_weights``, ``zero_fraction``, ``bits_per_weight``, ``bytes`` (by
+        encoder and bound), ``scale_bytes``, ``distinct_values``, ``same_as``. ``total``: the
+        figures among these, summed over the layers that share no other's streams; fractions are
+        null without weights. ``flash_bytes``. ``not_on_npu``: a list of ``name``, ``op``,
+        ``weights``, ``reason``. Keys may be added in later versions, none is renamed.
+        """
+        return {
+            "model": self.model,
+            "npu": self.npu,
+            "encoder": self.encoder,
+            "bits": self.bits,
+            "nonzeros": self.nonzeros,
+            "layers": [layer.to_json(self.encoder) for layer in self.layers],
+            "total": {**_figures(self.stored, self.encoder), "bytes": self.n_bytes},
+            "flash_bytes": self.flash_bytes,
+            "not_on_npu": [
+                {"name": op.name, "op": op.op, "weights": op.n_weights, "reason": op.reason}
+                for op in self.on_cpu
+            ],
+        }
+
+
+def _figures(layers: Sequence[LayerSize], encoder: str) -> dict[str, Any]:
+    """What can be summed over layers, with fractions of the sums."""
+    n_weights = sum(layer.n_weights for layer in layers)
+    n_zeros = sum(layer.n_zeros for layer in layers)
+    names = layers[0].n_bytes if layers else ()
+    n_bytes = {name: sum(layer.n_bytes[name] for layer in layers) for name in names}
+    return {
+        "weights": n_weights,
+        "coded_weights": sum(layer.n_coded for layer in layers),
+        "zero_fraction": round(n_zeros / n_weights, 6) if n_weights else None,
+        "bits_per_weight": round(8 * n_bytes[encoder] / n_weights, 4) if n_weights else None,
+        "bytes": n_bytes,
+        "scale_bytes": sum(layer.scale_bytes for layer in layers),
+    }
 
 
 def compress(
@@ -132,9 +215,9 @@ def compress(
     bits: int | None = None,
     nonzeros: float = 1.0,
     effort: int | None = None,
-    done: Callable[[], None] | None = None,
+    done: Callable[[float], None] | None = None,
 ) -> CompressReport:
-    """Exact sizes of every layer's weight stream.
+    """Exact sizes of every layer's weight streams.
 
     Layers are read as Arm's compiler has the NPU read them, each in one depth slice; the compiler
     cuts some into more, to buffer them, which changes sizes by some bytes.
@@ -142,12 +225,13 @@ def compress(
     Args:
         network: as `npusim.load` reads it, not yet compiled.
         npu: preset name or record.
-        encoders: of `npusim.weights.ENCODERS`, which to measure.
+        encoders: which of `npusim.weights.ENCODERS` to measure.
         encoder: whose streams count for flash; measured too.
-        bits: requantize weights to this bitwidth first, 1..8; None leaves them.
-        nonzeros: prune weights to this fraction of non-zeros by magnitude first, 0..1.
+        bits: requantize the weights of each tensor to this bitwidth first, 1..8, in the range of
+            `npusim.weights.least_error_clip`; None leaves them.
+        nonzeros: prune each tensor by magnitude to this fraction of non-zeros first, 0..1.
         effort: of encoder "tight", 0..9; None for its default.
-        done: called after each layer, from any thread.
+        done: called with the fraction of layers that are done.
 
     Raises:
         ConfigError: an argument is out of range, `effort` is given without "tight", or the network
@@ -157,33 +241,51 @@ def compress(
     Source: [UDC] section 3 for `bits` and `nonzeros`; [VELA] for the layers.
     """
     config = get(npu)
-    for name in (*encoders, encoder):
-        choice("encoder", name, ENCODERS)
     if bits is not None:
-        integer("bits", bits, 1, 8)
-    real("nonzeros", nonzeros, 0.0, 1.0)
+        integer("bits", bits, 1, BITS_MAX)
+    share = real("nonzeros", nonzeros, 0.0, 1.0)
     wanted = tuple(dict.fromkeys((*encoders, encoder)))
     options = {} if effort is None else {"effort": effort}
-    encoded_sizes((), wanted, **options)  # refuses a wrong effort before any work
-    if any(op.kind == "ETHOS_U" for op in network.ops):
+    encoded_sizes((), wanted, **options)  # refuses wrong names and options before any work
+    layers = layers_of(network, config)
+    measure = partial(
+        _measure, npu=config, encoders=wanted, options=options, bits=bits, nonzeros=share
+    )
+    sizes = tuple(of_each(layers, measure, done))
+    on_cpu = tuple(_on_cpu(network))
+    return CompressReport(network.name, config.name, encoder, wanted, bits, share, sizes, on_cpu)
+
+
+def layers_of(network: Network, npu: NpuConfig) -> list[WeightLayer]:
+    """Layers of a network that is not compiled yet (errors: see `compress`)."""
+    if is_compiled(network):
         raise ConfigError(
             f"model {network.name!r} must not be compiled yet, got one that Vela compiled; "
             "its streams: npusim stream"
         )
-    layers = weight_layers(network, config)
+    return weight_layers(network, npu)
 
-    def measure(layer: WeightLayer) -> LayerSize:
-        size = _measure(layer, config, wanted, options, bits, nonzeros)
-        if done is not None:
-            done()
-        return size
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # kernels release the GIL
-        sizes = tuple(pool.map(measure, layers))
-    on_cpu = tuple(_on_cpu(network))
-    return CompressReport(
-        network.name, config.name, encoder, wanted, bits, float(nonzeros), sizes, on_cpu
-    )
+def of_each(
+    layers: Sequence[WeightLayer],
+    work: Callable[[WeightLayer], _Result],
+    done: Callable[[float], None] | None,
+) -> list[_Result]:
+    """What `work` makes of each layer, in order; in threads, since kernels release the GIL.
+
+    `done` is told, in the caller's thread, which fraction of the layers is done.
+    """
+    largest_first = sorted(range(len(layers)), key=lambda i: -math.prod(layers[i].shape))
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        futures = {i: pool.submit(work, layers[i]) for i in largest_first}
+        for n_done, future in enumerate(as_completed(futures.values()), 1):
+            future.result()
+            if done is not None:
+                done(n_done / len(layers))
+        return [futures[i].result() for i in range(len(layers))]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _measure(
@@ -195,17 +297,19 @@ def _measure(
     nonzeros: float,
 ) -> LayerSize:
     weights = layer.weights_ohwi()
-    if layer.op.weight_tensors and (bits is not None or nonzeros < 1):
-        weights = condition(weights, bits=bits, nonzero_fraction=nonzeros).astype(np.int16)
+    if not layer.op.weight_tensors:  # such as the ones of a mean
+        bits, nonzeros = None, 1.0
+    weights = prune(weights, nonzeros) if nonzeros < 1 else weights
+    weights = weights if bits is None else requantized(weights, weights, bits)
     streams = reorder_slices(weights, None, npu, **layer.reorder_options)
     sizes = [encoded_sizes(part.values, encoders, **options) for part in streams]
     n_bytes = {name: sum(size[name] for size in sizes) for name in encoders}
-    n_zeros = int(weights.size - np.count_nonzero(weights))
     values = np.concatenate([part.values for part in streams])
-    n_bytes["entropy"] = _bytes(weights_entropy_bits(values) * values.size)
-    width = bits or max(1, int(np.ptp(weights.astype(np.int64))).bit_length())
-    share = 1 - n_zeros / weights.size
-    n_bytes["eq4"] = _bytes(float(mask_aware_bits(width, share)) * weights.size)
+    n_nonzeros = int(np.count_nonzero(weights))
+    width = bits or max(1, int(weights.max() - weights.min()).bit_length())
+    n_bytes["entropy"] = _n_bytes(weights_entropy_bits(values) * values.size)
+    eq4_bits = mask_aware_bits(width, n_nonzeros / weights.size)  # [UDC] eq. (4)
+    n_bytes["eq4"] = _n_bytes(float(eq4_bits) * weights.size)
     n_bytes["raw"] = weights.size
     return LayerSize(
         name=layer.name,
@@ -215,94 +319,44 @@ def _measure(
         ofm_block_depth=layer.block.ofm_block_depth,
         n_weights=weights.size,
         n_coded=values.size,
-        n_zeros=n_zeros,
-        n_distinct=int(np.count_nonzero(np.bincount(weights.ravel().astype(np.int64) + 255))),
+        n_zeros=weights.size - n_nonzeros,
+        n_distinct=int(np.count_nonzero(np.bincount(weights.ravel() + WEIGHT_MAX))),
         n_bytes=n_bytes,
-        scale_bytes=sum(
-            scale_bytes(len(range(part.core, part.ofm_depth, npu.n_cores))) for part in streams
-        ),
+        scale_bytes=_scale_bytes(layer, npu),
         same_as=layer.same_as,
     )
 
 
-def _bytes(bits: float) -> int:
-    return int(np.ceil(bits / 8))
+def _n_bytes(n_bits: float) -> int:
+    return math.ceil(n_bits / 8)
 
 
-def _on_cpu(network: Network) -> Iterator[tuple[str, str, str]]:
+def _scale_bytes(layer: WeightLayer, npu: NpuConfig) -> int:
+    """Each core has a block for its channels."""
+    cores = range(min(npu.n_cores, layer.n_channels))
+    return sum(scale_bytes(len(range(core, layer.n_channels, npu.n_cores))) for core in cores)
+
+
+def requantized(weights: Int16Array, values: Int16Array, bits: int) -> Int16Array:
+    """`values`, of a tensor in any order, on the grid of `bits` bits that suits `weights` best."""
+    clip = least_error_clip(weights, bits)
+    codes = requantize(np.arange(-WEIGHT_MAX, WEIGHT_MAX + 1), bits, clip).astype(np.int16)
+    return codes[values + WEIGHT_MAX]
+
+
+def _on_cpu(network: Network) -> Iterator[OpOnCpu]:
     for op in network.ops:
-        if not op.known:
-            yield op.name, op.kind, "npusim does not know the operator"
-        elif op.weight_tensors:
-            reason = npu_obstacle(op)
-            if reason is not None:
-                yield op.name, op.kind, reason
+        reason = _reason(op)
+        if reason is not None:
+            yield OpOnCpu(op.name, op.kind, op.n_weights, reason)
+    for number, subgraph in enumerate(network.subgraphs, 1):
+        for op in subgraph.ops:
+            if op.weight_tensors or not op.known:
+                reason = f"ops must be in the main graph, got subgraph {number}"
+                yield OpOnCpu(op.name, op.kind, op.n_weights, reason)
 
 
-@dataclass(frozen=True, slots=True)
-class SweepPoint:
-    """Flash of a network pruned and requantized; `reduction` is against the network as it is."""
-
-    bits: int
-    nonzeros: float
-    flash_bytes: int
-    reduction: float
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Flash of a network against bitwidth and non-zeros.
-
-    Attributes:
-        baseline: the network as it is.
-        points: bitwidth by bitwidth, and in each from most to least non-zeros as given.
-    """
-
-    baseline: CompressReport
-    points: tuple[SweepPoint, ...]
-
-
-SWEEP_BITS = (8, 7, 6, 5, 4, 3, 2, 1)
-SWEEP_NONZEROS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.01)
-
-
-def sweep(
-    network: Network,
-    npu: str | NpuConfig = "ethos-u55-128",
-    *,
-    bits: Sequence[int] = SWEEP_BITS,
-    nonzeros: Sequence[float] = SWEEP_NONZEROS,
-    encoder: str = DEFAULT_ENCODER,
-    done: Callable[[], None] | None = None,
-) -> Sweep:
-    """Flash bytes of a network requantized and pruned, for each bitwidth and share of non-zeros.
-
-    Args:
-        network, npu, encoder: as in `compress`.
-        bits: bitwidths, each 1..8.
-        nonzeros: fractions of non-zero weights, each 0..1.
-        done: called after each point.
-
-    Raises:
-        ConfigError: as `compress`, or the network has no weights on the NPU.
-        UnknownNameError: as `compress`.
-
-    Source: [UDC] Fig. 1, left.
-    """
-    for width in bits:
-        integer("bits", width, 1, 8)
-    for share in nonzeros:
-        real("nonzeros", share, 0.0, 1.0)
-    baseline = compress(network, npu, encoders=(encoder,), encoder=encoder)
-    if not baseline.layers:
-        raise ConfigError(f"model {network.name!r} must have weights on the NPU, got none")
-    points = []
-    for width, share in product(bits, nonzeros):
-        report = compress(
-            network, npu, encoders=(encoder,), encoder=encoder, bits=width, nonzeros=share
-        )
-        flash = report.flash_bytes
-        points.append(SweepPoint(width, share, flash, baseline.flash_bytes / flash))
-        if done is not None:
-            done()
-    return Sweep(baseline, tuple(points))
+def _reason(op: Op) -> str | None:
+    if not op.known:
+        return "kind must be known to npusim, got another"
+    return npu_obstacle(op) if op.weight_tensors else None

@@ -3,19 +3,26 @@
 
 from __future__ import annotations
 
-import threading
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import npusim
-from npusim.compress import BOUNDS, compress, sweep
+from npusim.compress import BOUNDS, OpOnCpu, compress
 from npusim.cost.layers import weight_layers
 from npusim.errors import ConfigError, UnknownNameError
 from npusim.network import Network
 from npusim.network_builder import NetworkBuilder
-from npusim.weights import ENCODERS, condition, encode, reorder, reorder_slices
+from npusim.weights import (
+    ENCODERS,
+    encode,
+    least_error_clip,
+    prune,
+    reorder,
+    reorder_slices,
+    requantize,
+)
 from npusim.weights.stream import encoded_size, encoded_sizes
 
 RNG = np.random.default_rng(0)
@@ -60,11 +67,12 @@ def test_each_figure_of_a_layer_is_what_its_weights_give():
         assert size.n_coded == values.size
         assert size.n_zeros == int((weights == 0).sum())
         assert size.n_distinct == len(np.unique(weights))
-        assert size.zero_fraction == size.n_zeros / weights.size
         for encoder in ENCODERS:
             n_bytes = len(encode(values, encoder))
             assert size.n_bytes[encoder] == n_bytes
-            assert size.bits_per_weight(encoder) == 8 * n_bytes / weights.size
+            values_json = size.to_json(encoder)
+            assert values_json["bits_per_weight"] == round(8 * n_bytes / weights.size, 4)
+            assert values_json["zero_fraction"] == round(size.n_zeros / weights.size, 6)
         assert size.n_bytes["entropy"] == entropy_bytes(values)
         assert size.n_bytes["raw"] == weights.size
     assert (conv.name, conv.op, conv.shape) == ("conv", "CONV_2D", (24, 3, 3, 16))
@@ -120,14 +128,26 @@ def test_two_cores_have_a_stream_each():
 def test_conditioned_weights_are_the_ones_measured(bits, nonzeros):
     network = small_network()
     report = compress(network, bits=bits, nonzeros=nonzeros)
-    conv = condition(CONV, bits=bits, nonzero_fraction=nonzeros)
+    conv = prune(CONV, nonzeros)
+    if bits is not None:
+        conv = requantize(conv, bits, least_error_clip(conv, bits))
     values = stream_order(conv, weight_layers(network)[0])
     size = report.layers[0]
     assert size.n_bytes["regor"] == len(encode(values))
     assert size.n_weights - size.n_zeros == np.count_nonzero(conv)
     assert size.n_zeros >= size.n_weights - round(nonzeros * size.n_weights)
-    assert size.n_distinct <= (2**bits if bits and bits > 1 else 3 if bits else 256)
+    assert size.n_distinct == len(np.unique(conv))
     assert (report.bits, report.nonzeros) == (bits, nonzeros)
+
+
+def test_ones_of_a_mean_are_neither_pruned_nor_requantized():
+    net = NetworkBuilder("mean")
+    x = net.input((1, 4, 4, 8), scale=0.1)
+    mean = net.op("MEAN", x, np.array([1, 2], np.int32), scale=0.1)
+    network = net.build(mean)
+    plain, conditioned = compress(network), compress(network, bits=2, nonzeros=0.1)
+    assert plain.layers == conditioned.layers
+    assert (plain.layers[0].n_distinct, plain.layers[0].n_zeros) == (1, 0)
 
 
 def test_effort_reaches_the_encoder():
@@ -147,8 +167,9 @@ def test_a_network_without_weights():
     assert report.layers == ()
     assert report.n_bytes == dict.fromkeys([*ENCODERS, *BOUNDS], 0)
     assert (report.flash_bytes, report.n_weights) == (0, 0)
-    with pytest.raises(ConfigError, match="'none' must have weights on the NPU, got none"):
-        sweep(net.build(x))
+    assert report.nonzero_fraction == 0
+    total = report.to_json()["total"]
+    assert (total["zero_fraction"], total["bits_per_weight"]) == (None, None)
 
 
 def test_what_stays_on_the_cpu_is_told_with_its_reason():
@@ -158,39 +179,47 @@ def test_what_stays_on_the_cpu_is_told_with_its_reason():
     y = net.op("CONV_2D", x, weights, net.constant(np.zeros(2, np.float32)), name="conv")
     report = compress(net.build(y))
     assert report.layers == ()
-    ((name, kind, reason),) = report.on_cpu
-    assert (name, kind) == ("conv", "CONV_2D")
-    assert "float32" in reason
+    (op,) = report.on_cpu
+    assert (op.name, op.op, op.n_weights) == ("conv", "CONV_2D", 16)
+    assert "float32" in op.reason
 
 
-def test_the_same_again_and_done_for_each_layer():
-    calls = []
-    lock = threading.Lock()
+def test_weights_of_subgraphs_and_unknown_operations_are_told():
+    inner = small_network()
+    unknown = replace(inner.ops[1], kind="BUILTIN_999", known=False)
+    ops = tuple(unknown if op.kind == "RESHAPE" else op for op in inner.ops)
+    report = compress(replace(inner, ops=ops, subgraphs=(inner,)))
+    assert report.layers == compress(inner).layers
+    assert report.on_cpu == (
+        OpOnCpu(unknown.name, "BUILTIN_999", 0, "kind must be known to npusim, got another"),
+        *(
+            OpOnCpu(*layer, "ops must be in the main graph, got subgraph 1")
+            for layer in (("conv", "CONV_2D", CONV.size), ("dense", "FULLY_CONNECTED", DENSE.size))
+        ),
+    )
 
-    def done():
-        with lock:
-            calls.append(1)
 
-    network = small_network(twice=True)
-    assert compress(network, done=done) == compress(network)
-    assert len(calls) == 3
-
-
-def test_sweep():
+def test_a_compiled_network_is_refused():
     network = small_network()
-    found = sweep(network, bits=[8, 4, 1], nonzeros=[1.0, 0.5, 0.1], encoder="legacy")
-    assert found.baseline == compress(network, encoders=["legacy"], encoder="legacy")
-    assert [(p.bits, p.nonzeros) for p in found.points] == [
-        (bits, share) for bits in (8, 4, 1) for share in (1.0, 0.5, 0.1)
-    ]
-    for point in found.points:
-        report = compress(network, encoder="legacy", bits=point.bits, nonzeros=point.nonzeros)
-        assert point.flash_bytes == report.flash_bytes
-        assert point.reduction == found.baseline.flash_bytes / point.flash_bytes
-    flash = np.array([p.flash_bytes for p in found.points]).reshape(3, 3)
-    assert (np.diff(flash, axis=0) < 0).all()
-    assert (np.diff(flash, axis=1) < 0).all()
-    assert flash[0, 0] == found.baseline.flash_bytes  # 8 bits hold the weights as they are
+    op = replace(network.ops[1], kind="ETHOS_U", custom_code="ethos-u")
+    with pytest.raises(ConfigError, match=r"'small' must not be compiled yet, .*: npusim stream"):
+        compress(replace(network, ops=(network.ops[0], op, *network.ops[2:])))
+
+
+def test_the_same_again_and_done_layer_by_layer():
+    told = []
+    network = small_network(twice=True)
+    assert compress(network, done=told.append) == compress(network)
+    assert told == [1 / 3, 2 / 3, 1]
+
+
+def test_an_error_in_one_layer_is_the_callers(monkeypatch):
+    def fail(*args, **options):
+        raise MemoryError("too large")
+
+    monkeypatch.setattr("npusim.compress.reorder_slices", fail)
+    with pytest.raises(MemoryError, match="too large"):
+        compress(small_network())
 
 
 @pytest.mark.parametrize(
@@ -208,15 +237,11 @@ def test_refused_arguments(options, message):
         compress(small_network(), **options)
 
 
-def test_refused_names_and_points():
+def test_refused_names():
     with pytest.raises(UnknownNameError, match=r"encoder must be one of .*, got 'zip'"):
         compress(small_network(), encoders=["zip"])
     with pytest.raises(UnknownNameError, match="npu must be one of"):
         compress(small_network(), "ethos-u99")
-    with pytest.raises(ConfigError, match=r"bits must be in 1\.\.8, got 0"):
-        sweep(small_network(), bits=[8, 0])
-    with pytest.raises(ConfigError, match=r"nonzeros must be in 0\.\.1, got -1"):
-        sweep(small_network(), nonzeros=[1, -1])
 
 
 def test_sizes_of_several_encoders_are_those_of_each():
@@ -253,13 +278,3 @@ def test_flash_of_real_models(models_dir):
         assert report.flash_bytes == flash_bytes(network, "ethos-u55-128"), path.name
         reports.append(report)
     assert sum(bool(report.layers) for report in reports) > 40
-
-
-@pytest.mark.data
-def test_figure_1_falls_with_bits_and_non_zeros(models_dir):
-    network = npusim.load(models_dir / "mlperf_vww96_int8.tflite")
-    found = sweep(network, bits=[8, 4, 1], nonzeros=[1.0, 0.3, 0.01])
-    for share in (1.0, 0.3, 0.01):
-        column = [p.flash_bytes for p in found.points if p.nonzeros == share]
-        assert all(wider > narrower for wider, narrower in pairwise(column))
-    assert found.points[-1].reduction == max(p.reduction for p in found.points)

@@ -7,10 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npusim._files import write_whole
 from npusim.errors import ConfigError, MissingExtraError
+from npusim.report.sizes import short_name
 
 if TYPE_CHECKING:
-    from npusim.compress import CompressReport, Sweep
+    from npusim.compress import CompressReport
+    from npusim.sweep import Sweep
+
+_BLUE, _RED, _YELLOW = "#4477aa", "#ee6677", "#ccbb44"
+_WIDTH_INCHES = 10.5
+_NAME_INCHES = 2.8
+_LEGEND_INCHES = 1.7
+_BAR_INCHES = 0.24
+_PANEL_INCHES = 1.0
+"""Room for a panel's title and axis."""
+_DPI = 150
+_PIXELS_MAX = 30_000
+"""Highest picture; matplotlib refuses those above 65,536 pixels."""
 
 
 def _matplotlib() -> Any:
@@ -22,7 +36,7 @@ def _matplotlib() -> Any:
 
 
 def check_plot(path: str) -> None:
-    """Refuse, before any work, a plot that could not be written.
+    """Refuse, before any work, a plot that could not be drawn.
 
     Raises:
         ConfigError: the file's ending names no picture format.
@@ -31,62 +45,74 @@ def check_plot(path: str) -> None:
     figure = _matplotlib().figure.Figure()
     known = sorted(figure.canvas.get_supported_filetypes())
     if Path(path).suffix.removeprefix(".").lower() not in known:
-        raise ConfigError(f"--plot must end in one of {', '.join(known)}, got {path!r}")
+        raise ConfigError(f"plot must end in one of {', '.join(known)}, got {path!r}")
 
 
 def plot_layers(reports: Sequence[CompressReport], path: str) -> None:
     """Draw each layer's flash as a stacked bar: order-0 entropy, the stream's rest, scales.
 
-    Diamonds mark the streams of encoder "tight", where measured. One panel a model.
+    Diamonds mark the streams of encoder "tight", where measured beside another; a stream below its
+    entropy has no rest. One panel a model, without layers that share another's streams.
+
+    Raises:
+        ConfigError: `path` cannot be written.
+        MissingExtraError: matplotlib is not installed.
     """
-    sizes = [max(1, len(report.stored)) for report in reports]
-    figure = _matplotlib().figure.Figure(
-        figsize=(9, 1.6 + sum(0.24 * size + 1.0 for size in sizes)), layout="constrained"
-    )
-    panels = figure.subplots(len(reports), 1, squeeze=False, height_ratios=sizes)[:, 0]
-    for axes, report in zip(panels, reports, strict=True):
-        rows = range(len(report.stored))
-        left = [0.0] * len(report.stored)
-        parts: list[tuple[str, str, list[float]]] = [
-            ("order-0 entropy", "#4477aa", [0.0] * len(left)),
-            (f"{report.encoder} above it", "#ee6677", [0.0] * len(left)),
-            ("biases and scales", "#ccbb44", [0.0] * len(left)),
-        ]
-        for i, layer in enumerate(report.stored):
-            stream = layer.n_bytes[report.encoder]
-            entropy = min(layer.n_bytes["entropy"], stream)
-            for part, value in zip(
-                parts, (entropy, stream - entropy, layer.scale_bytes), strict=True
-            ):
-                part[2][i] = value / 1000
-        for label, color, values in parts:
-            axes.barh(rows, values, left=left, label=label, color=color)
-            left = [a + b for a, b in zip(left, values, strict=True)]
-        if "tight" in report.n_bytes and report.encoder != "tight":
-            tight = [layer.n_bytes["tight"] / 1000 for layer in report.stored]
-            axes.plot(tight, rows, "D", color="black", markersize=3, label="tight")
-        names = [
-            layer.name if len(layer.name) < 44 else "…" + layer.name[-42:]
-            for layer in report.stored
-        ]
-        axes.set_yticks(rows, names, fontsize=7)
-        axes.invert_yaxis()
-        axes.margins(y=0.01)
-        axes.set_xlabel("KB (1000 bytes)")
-        axes.set_title(f"{report.model} on {report.npu}: flash {report.flash_bytes / 1000:,.1f} KB")
-        axes.legend(fontsize=8)
+    heights = [_BAR_INCHES * max(2, len(report.stored)) for report in reports]
+    total = sum(height + _PANEL_INCHES for height in heights)
+    figure = _matplotlib().figure.Figure(figsize=(_WIDTH_INCHES, total))
+    top = total  # placed by hand: matplotlib takes minutes to lay out hundreds of panels
+    left, right = _NAME_INCHES / _WIDTH_INCHES, 1 - _LEGEND_INCHES / _WIDTH_INCHES
+    for report, height in zip(reports, heights, strict=True):
+        bottom = top - 0.4 * _PANEL_INCHES - height
+        axes = figure.add_axes((left, bottom / total, right - left, height / total))
+        _plot_bars(axes, report)
+        top -= height + _PANEL_INCHES
     _save(figure, path)
 
 
+def _plot_bars(axes: Any, report: CompressReport) -> None:
+    layers = report.stored
+    rows = range(len(layers))
+    streams = [layer.n_bytes[report.encoder] for layer in layers]
+    entropies = [
+        min(layer.n_bytes["entropy"], stream) for layer, stream in zip(layers, streams, strict=True)
+    ]
+    rests = [stream - entropy for stream, entropy in zip(streams, entropies, strict=True)]
+    scales = [layer.scale_bytes for layer in layers]
+    left = [0] * len(layers)
+    for label, color, parts in (
+        ("order-0 entropy", _BLUE, entropies),
+        (f"{report.encoder} above it", _RED, rests),
+        ("biases and scales", _YELLOW, scales),
+    ):
+        widths, starts = ([n_bytes / 1000 for n_bytes in values] for values in (parts, left))
+        axes.barh(rows, widths, left=starts, label=label, color=color)
+        left = [start + n_bytes for start, n_bytes in zip(left, parts, strict=True)]
+    if "tight" in report.n_bytes and report.encoder != "tight":
+        tight = [layer.n_bytes["tight"] / 1000 for layer in layers]
+        axes.plot(tight, rows, "D", color="black", markersize=3, label="tight")
+    axes.set_yticks(rows, [short_name(layer.name) for layer in layers], fontsize=7)
+    axes.set_ylim(max(2, len(layers)) - 0.5, -0.5)
+    axes.set_xlabel("KB (1000 bytes)")
+    axes.set_title(f"{report.model} on {report.npu}: flash {report.flash_bytes / 1000:,.1f} KB")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
 def plot_sweeps(sweeps: Sequence[Sweep], path: str) -> None:
-    """Draw flash against bitwidth, a line for each share of non-zeros: [UDC] Fig. 1, left."""
+    """Draw flash against bitwidth, a line for each fraction of non-zeros: [UDC] Fig. 1, left.
+
+    Raises:
+        ConfigError: `path` cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
     figure = _matplotlib().figure.Figure(figsize=(7, 4.6 * len(sweeps)), layout="constrained")
     panels = figure.subplots(len(sweeps), 1, squeeze=False)[:, 0]
     for axes, sweep in zip(panels, sweeps, strict=True):
         base = sweep.baseline
-        shares = list(dict.fromkeys(point.nonzeros for point in sweep.points))
-        colors = _matplotlib().colormaps["viridis"].resampled(len(shares))
-        for number, share in enumerate(shares):
+        nonzeros = list(dict.fromkeys(point.nonzeros for point in sweep.points))
+        colors = _matplotlib().colormaps["viridis"].resampled(len(nonzeros))
+        for number, share in enumerate(nonzeros):
             line = [point for point in sweep.points if point.nonzeros == share]
             axes.plot(
                 [point.bits for point in line],
@@ -107,6 +133,5 @@ def plot_sweeps(sweeps: Sequence[Sweep], path: str) -> None:
 
 
 def _save(figure: Any, path: str) -> None:
-    from npusim.cli.output import write_whole
-
-    write_whole(Path(path), lambda place: figure.savefig(place, dpi=150))
+    dpi = min(_DPI, _PIXELS_MAX / figure.get_figheight())
+    write_whole("plot", path, lambda part: figure.savefig(part, dpi=dpi))

@@ -13,9 +13,10 @@ import pytest
 
 import npusim
 from npusim import cli
-from npusim.compress import BOUNDS, SWEEP_BITS, SWEEP_NONZEROS, compress, sweep
+from npusim.compress import BOUNDS, compress
 from npusim.formats.tflite_write import write
 from npusim.network_builder import NetworkBuilder
+from npusim.sweep import SWEEP_BITS, SWEEP_NONZEROS, sweep
 from npusim.weights import ENCODERS
 
 
@@ -32,6 +33,9 @@ def small_network(name, seed=0):
             name=f"conv{i}",
         )
     return net.build(x)
+
+
+NETWORKS = (("first",), ("second", 1))
 
 
 @pytest.fixture
@@ -63,26 +67,28 @@ def test_json(run, model):
     code, out, err = run(model, "--format", "json")
     record, report = json.loads(out), compress(npusim.load(model))
     assert (code, err) == (0, "")
+    assert record == report.to_json()
     assert set(record) == {
         *("model", "npu", "encoder", "bits", "nonzeros"),
         *("layers", "total", "flash_bytes", "not_on_npu"),
     }
     assert (record["model"], record["npu"]) == ("first", "ethos-u55-128")
-    assert record["flash_bytes"] == report.flash_bytes
+    assert record["flash_bytes"] == report.n_bytes["regor"] + report.scale_bytes
+    assert set(record["total"]) == {
+        *("weights", "coded_weights", "zero_fraction", "bits_per_weight"),
+        *("bytes", "scale_bytes"),
+    }
     assert record["total"]["bytes"] == report.n_bytes
-    assert record["total"]["weights"] == report.n_weights == 648 + 1728
-    assert record["total"]["bits_per_weight"] == pytest.approx(
-        8 * report.n_bytes["regor"] / 2376, abs=1e-4
-    )
+    assert record["total"]["weights"] == 648 + 1728
     for found, layer in zip(record["layers"], report.layers, strict=True):
         assert found == {
             "name": layer.name,
             "op": "CONV_2D",
             "weights": layer.n_weights,
             "coded_weights": layer.n_coded,
-            "zero_fraction": round(layer.zero_fraction, 6),
+            "zero_fraction": round(layer.n_zeros / layer.n_weights, 6),
             "distinct_values": layer.n_distinct,
-            "bits_per_weight": round(layer.bits_per_weight("regor"), 4),
+            "bits_per_weight": round(8 * layer.n_bytes["regor"] / layer.n_weights, 4),
             "scale_bytes": layer.scale_bytes,
             "same_as": "",
             "shape": list(layer.shape),
@@ -90,6 +96,16 @@ def test_json(run, model):
             "ofm_block_depth": layer.ofm_block_depth,
             "bytes": layer.n_bytes,
         }
+
+
+def test_json_of_several_models_is_a_list(run, models):
+    records = json.loads(run(models, "--format", "json")[1])
+    assert records == [compress(small_network(*args)).to_json() for args in NETWORKS]
+
+
+def test_a_file_that_several_patterns_match_is_read_once(run, models, model):
+    records = json.loads(run(model, models, model, "--format", "json")[1])
+    assert [record["model"] for record in records] == ["first", "second"]
 
 
 def test_csv_of_several_models(run, models):
@@ -135,9 +151,17 @@ def test_options_reach_the_library(run, model):
     assert record["total"]["bytes"] == expected.n_bytes
     assert record["flash_bytes"] == expected.flash_bytes
     assert (record["encoder"], record["bits"], record["nonzeros"]) == ("legacy", 4, 0.5)
-    assert (
-        run(model, "--nonzeros", "50%", "--format", "json")[1]
-        == (run(model, "--sparsity", "0.5", "--format", "json")[1])
+    assert list(record["total"]["bytes"]) == ["legacy", "tight", *BOUNDS]
+
+
+def test_other_words_for_the_same(run, model):
+    def sizes(*args):
+        return run(model, *args, "--format", "json")[1]
+
+    assert sizes("--nonzeros", "50%") == sizes("--sparsity", "0.5") != sizes()
+    assert sizes("--encoder", "all") == sizes()
+    assert sizes("--encoder", "tight", "--encoder", "all") == sizes(
+        *("--encoder", "tight", "--encoder", "regor", "--encoder", "legacy")
     )
 
 
@@ -155,26 +179,15 @@ def test_sweep(run, model):
     code, out, _ = run(model, *args, "--format", "json")
     found = sweep(npusim.load(model), bits=[8, 2], nonzeros=[1, 0.1], encoder="legacy")
     assert code == 0
-    assert json.loads(out) == [
-        {
-            "model": "first",
-            "npu": "ethos-u55-128",
-            "encoder": "legacy",
-            "bits": point.bits,
-            "nonzeros": point.nonzeros,
-            "flash_bytes": point.flash_bytes,
-            "baseline_flash_bytes": found.baseline.flash_bytes,
-            "reduction": round(point.reduction, 4),
-        }
-        for point in found.points
-    ]
+    assert json.loads(out) == found.to_json()
     rows = list(csv.DictReader(io.StringIO(run(model, *args, "--format", "csv")[1])))
     assert [int(row["flash_bytes"]) for row in rows] == [p.flash_bytes for p in found.points]
+    assert {row["baseline_flash_bytes"] for row in rows} == {str(found.baseline.flash_bytes)}
     assert f"{found.points[-1].reduction:.1f}x" in run(model, *args)[1]
 
 
 def test_sweep_of_the_paper_by_default(run, model):
-    points = json.loads(run(model, "--sweep", "--format", "json")[1])
+    points = json.loads(run(model, "--sweep", "--format", "json")[1])["points"]
     assert [(p["bits"], p["nonzeros"]) for p in points] == [
         (bits, share) for bits in SWEEP_BITS for share in SWEEP_NONZEROS
     ]
@@ -208,6 +221,7 @@ def test_a_network_without_weights(run, tmp_path):
     assert (code, err) == (2, "npusim: model 'none' must have weights on the NPU, got none\n")
 
 
+SPARSITY = "--sparsity must be a fraction of non-zero weights, 0..1 or 0%..100%"
 REFUSED = [
     (["--npu", "ethos"], "npu must be one of ethos-u55-128, "),
     (["--encoder", "zip"], "encoder must be one of legacy, regor, tight, got 'zip'"),
@@ -216,11 +230,15 @@ REFUSED = [
     (["--bits", "9"], "--bits must be integers in 1..8, got '9'"),
     (["--bits", "nan"], "--bits must be integers in 1..8, got 'nan'"),
     (["--bits", ""], "--bits must be integers in 1..8, got ''"),
-    (["--bits", "4,5"], "--bits and --sparsity must be one value each without --sweep, got more"),
+    (["--bits", "4,5"], "--bits must be one value without --sweep, got 2"),
+    (["--sparsity", "0.5,0.2,0.1"], "--sparsity must be one value without --sweep, got 3"),
+    (["--sweep", "--bits", "4,4"], "bits of a sweep must be some that differ, got [4, 4]"),
+    (["--bits", "0"], "--bits must be integers in 1..8, got '0'"),
+    (["--sparsity", "2"], f"{SPARSITY}, got '2'"),
     (["--sweep", "--bits", "4,"], "--bits must be integers in 1..8, got ''"),
-    (["--sparsity", "101%"], "--sparsity must be in 0..1 or 0%..100%, got '101%'"),
-    (["--sparsity", "nan"], "--sparsity must be in 0..1 or 0%..100%, got 'nan'"),
-    (["--sparsity", "few"], "--sparsity must be in 0..1 or 0%..100%, got 'few'"),
+    (["--sparsity", "101%"], f"{SPARSITY}, got '101%'"),
+    (["--sparsity", "nan"], f"{SPARSITY}, got 'nan'"),
+    (["--sparsity", "few"], f"{SPARSITY}, got 'few'"),
     (["--sort", "size"], "--sort must be one of bits_per_weight, "),
     (["--sort", "legacy", "--encoder", "regor"], "--sort must be one of bits_per_weight, "),
     (["--sweep", "--sort", "name"], "--sort must not go with --sweep, got name"),
@@ -230,7 +248,11 @@ REFUSED = [
         "--encoder must be one with --sweep, got regor, tight",
     ),
     (["--output", ""], "--output must name a file, got ''"),
-    (["--output", "missing/x"], "--output must be in a folder that can be written, got missing/x"),
+    (
+        ["--output", "missing/x"],
+        "--output must be in a folder that can be written, got 'missing/x'",
+    ),
+    (["--output", "."], "--output must be a file, got folder '.'"),
     (["--format", "xml"], "invalid value for '--format'"),
 ]
 
@@ -272,8 +294,9 @@ def test_plot(run, models, tmp_path, args):
 def test_refused_plots(run, model, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     for place, message in (
-        (tmp_path / "plot.doc", "--plot must end in one of "),
+        (tmp_path / "plot.doc", "plot must end in one of "),
         (tmp_path / "missing" / "plot.png", "--plot must be in a folder that can be written, got "),
+        (tmp_path, "plot must end in one of "),
     ):
         code, out, err = run(model, "--plot", place)
         assert (code, out) == (2, "")

@@ -60,13 +60,13 @@ def test_a_raw_stream_bit_by_bit(run, raw):
     code, out, err = run(raw, "--format", "json")
     (record,) = json.loads(out)
     assert (code, err) == (0, "")
-    assert (record["stream"], record["offset"], record["bytes"]) == (0, 0, raw.stat().st_size)
+    assert (record["stream"], record["bytes"]) == (0, raw.stat().st_size)
     assert record["weights"] == DENSE.size + SPARSE.size
     assert record["sections"] == 2
     for name, n_bits in record["bits"].items():
         assert n_bits == sum(part["bits"][name] for part in record["slices"])
     assert sum(record["bits"].values()) + record["end_marker_bits"] == 8 * record["bytes"]
-    assert record["padding_bits"] == record["bits"]["padding"]
+    assert record["waste_bits"] == record["bits"]["padding"] + record["end_marker_bits"]
     for found, part in zip(record["slices"], slices(raw.read_bytes()), strict=True):
         assert found["bit_offset"] == part.bit_offset
         assert (found["weights"], found["zeros_in_runs"]) == (part.n_weights, part.n_zeros)
@@ -79,13 +79,13 @@ def test_a_raw_stream_bit_by_bit(run, raw):
 
 def test_csv_and_table_tell_the_same(run, raw):
     (record,) = json.loads(run(raw, "--format", "json")[1])
+    waste = record["waste_bits"]
     rows = list(csv.DictReader(io.StringIO(run(raw, "--format", "csv")[1])))
     for row, part in zip(rows, record["slices"], strict=True):
         assert {name: int(row[f"{name}_bits"]) for name in part["bits"]} == part["bits"]
         assert int(row["weights"]) == part["weights"]
         assert row["palette"] == " ".join(map(str, part["palette"] or ()))
     table = run(raw)[1]
-    waste = record["padding_bits"] + record["end_marker_bits"]
     assert f"stream 0: {record['bytes']:,} bytes, 3,900 weights" in table
     assert f"waste (padding and end marker): {waste:,} bits" in table
 
@@ -110,11 +110,15 @@ def test_streams_of_a_compiled_model(run, compiled, tmp_path):
         assert record["shape"] == list(stream.shape)
         assert (record["core"], record["traversal"]) == (stream.core, stream.traversal)
         assert (record["offset"], record["kind"]) == (stream.offset, stream.kind)
+        assert record["scale_bytes"] == len(stream.scales)
         assert sum(record["bits"].values()) + record["end_marker_bits"] == 8 * record["bytes"]
     (one,) = json.loads(run(tmp_path / "compiled.tflite", "--stream", "1", "--format", "json")[1])
     assert one == records[1]
-    total = sum(record["bytes"] for record in records)
-    assert f"{len(records)} streams: {total:,} bytes" in run(tmp_path / "compiled.tflite")[1]
+    table = run(tmp_path / "compiled.tflite")[1]
+    for i, stream in enumerate(expected):
+        assert f"stream {i}: {len(stream.data):,} bytes" in table
+    with_scales = sum(len(stream.data) + len(stream.scales) for stream in expected)
+    assert f"{with_scales:,} bytes with biases and scales" in table
 
 
 def test_compress_sends_a_compiled_model_here(compiled, tmp_path, capsys):
@@ -145,11 +149,11 @@ def test_refused_files_and_numbers(run, raw, tmp_path):
     model.write_bytes(b"\x1c\0\0\0TFL3" + bytes(8))
     (tmp_path / "empty.bin").write_bytes(b"")
     for args, message in (
-        ([tmp_path / "missing"], "FILE must be readable, got "),
-        ([tmp_path], "FILE must be readable, got "),
+        ([tmp_path / "missing"], "FILE must be a readable file, got "),
+        ([tmp_path], "FILE must be a readable file, got "),
         ([tmp_path / "empty.bin"], "stream 0 of "),
-        ([raw, "--stream", "1"], "--stream must be in 0..0, got 1"),
-        ([raw, "--stream", "-1"], "--stream must be in 0..0, got -1"),
+        ([raw, "--stream", "1"], "stream must be in 0..0, got 1"),
+        ([raw, "--stream", "-1"], "stream must be in 0..0, got -1"),
         ([raw, "--output", tmp_path / "no" / "x"], "--output must be in a folder that can be"),
         ([model], f"{model}: "),
     ):

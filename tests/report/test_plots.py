@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from npusim.compress import CompressReport, LayerSize, Sweep, SweepPoint
+from npusim.compress import CompressReport, LayerSize
 from npusim.errors import ConfigError
 from npusim.report import plots
+from npusim.sweep import Sweep, SweepPoint
 
-pytest.importorskip("matplotlib", reason="plots need the extra [plot]")
+mpl_figure = pytest.importorskip("matplotlib.figure", reason="plots need the extra [plot]")
 
 
 def layer(name, regor, tight, entropy, same_as=""):
@@ -51,7 +52,7 @@ def test_bars_add_up_to_each_layers_flash(figures):
 
 def test_a_sweep_has_a_line_for_each_share(figures):
     points = tuple(
-        SweepPoint(bits, share, int(1000 * bits * share), 1.0)
+        SweepPoint(bits, share, share, int(1000 * bits * share), 1.0)
         for bits in (8, 2)
         for share in (1.0, 0.1)
     )
@@ -74,7 +75,13 @@ def test_pictures_are_of_the_kind_that_their_ending_says(tmp_path, ending):
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_high_picture_is_drawn_coarser(tmp_path):
+    figure = mpl_figure.Figure(figsize=(1, 600))  # 90,000 pixels at the usual resolution
+    plots._save(figure, str(tmp_path / "high.png"))
+    assert int.from_bytes((tmp_path / "high.png").read_bytes()[20:24]) == 30_000
+
+
 def test_refused_endings():
     for path in ("plot.xyz", "plot", ""):
-        with pytest.raises(ConfigError, match=rf"--plot must end in one of .*, got '{path}'"):
+        with pytest.raises(ConfigError, match=rf"^plot must end in one of .*, got '{path}'"):
             plots.check_plot(path)
