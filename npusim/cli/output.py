@@ -70,9 +70,9 @@ def table_text(parts: Sequence[RenderableType]) -> str:
         emoji=False,
         highlight=False,
     )
-    for part in parts:
-        roomy = console.options.update(width=_WIDE)
-        console.width = max(console.width, console.measure(part, options=roomy).minimum)
+    for part in parts if terminal else ():
+        least = console.measure(part, options=console.options.update(width=_WIDE)).minimum
+        console.size = (max(console.width, least), console.height)
     for part in parts:
         console.print(part)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
