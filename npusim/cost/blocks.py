@@ -113,6 +113,16 @@ class BlockConfig:
     ifm_block_width: int
     ifm_block_depth: int
 
+    @property
+    def ofm_block(self) -> tuple[int, int, int]:
+        """(height, width, depth) of the ofm block."""
+        return self.ofm_block_height, self.ofm_block_width, self.ofm_block_depth
+
+    @property
+    def ifm_block(self) -> tuple[int, int, int]:
+        """(height, width, depth) of the ifm block."""
+        return self.ifm_block_height, self.ifm_block_width, self.ifm_block_depth
+
 
 def choose_block(geometry: MacGeometry, npu: str | NpuConfig = "ethos-u55-128") -> BlockConfig:
     """The block Arm's compiler takes for an operation that it does not cut into stripes.

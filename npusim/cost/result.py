@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network costs: the records that `npusim.estimate` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from npusim.cost.blocks import BlockConfig
+
+BOUNDS: Final = ("mac", "output", "issue", "weight_dma", "sram", "flash", "dram", "cpu", "none")
+"""What an operation's time is bound by: multipliers, output stage, issue of blocks to the
+hardware, transfer of its weights into the buffer, a memory, the CPU; "none" if it takes no time."""
+
+TRAFFIC: Final = ("feature_maps", "weights", "scales", "tables")
+"""What is moved between the NPU and a memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that one operation moves from and to one memory, in bursts as the memory sees them.
+
+    Attributes:
+        read_bytes: by `TRAFFIC`.
+        written_bytes: by `TRAFFIC`.
+        cycles: that the transfers take, at the NPU's clock.
+    """
+
+    read_bytes: Mapping[str, int]
+    written_bytes: Mapping[str, int]
+    cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpCost:
+    """What one operation costs.
+
+    Attributes:
+        name: of the operation.
+        op: its kind, a key of `npusim.cost.program.UNITS`.
+        source: name of the network's operation it comes from.
+        cycles: from its start to the next one's, at the NPU's clock.
+        npu_cycles: that the NPU is busy or waits for its weights.
+        macs: multiply-accumulates.
+        bound: one of `BOUNDS`.
+        mac_cycles: of the multipliers, with one block's output.
+        output_cycles: of the output stage, with one block's multiplications.
+        issue_cycles: least time between blocks of the hardware's command queue, for one block.
+        compute_cycles: of all blocks together, before transfers of weights and tables.
+        block: None for operations without.
+        traversal: "depth-first", "part-kernel", "depthwise" or empty.
+        traffic: by role of the memory: "sram", "flash", "dram".
+        ofm_shape: (height, width, depth).
+        weights_encoded_bytes: of its weight streams, biases and scales not among them.
+        scale_bytes: of its biases and scales.
+        depth_slices: ofm channels at which the weights are cut, first 0, last the ofm depth.
+        buffering: "none", "single" or "double".
+        pre_buffered: whether the first slice's transfer hides under the operation before.
+        weight_buffer_bytes: in SRAM.
+        sram_bytes: of all that is alive in the arena while it runs.
+        cascade: number of the cascade it is part of; 0: none.
+        stripe_height: rows of the ofm that are computed at a time.
+        obstacle: why the CPU executes it; empty on the NPU.
+    """
+
+    name: str
+    op: str
+    source: str
+    cycles: int
+    npu_cycles: int
+    macs: int
+    bound: str
+    mac_cycles: int
+    output_cycles: int
+    issue_cycles: int
+    compute_cycles: int
+    block: BlockConfig | None
+    traversal: str
+    traffic: Mapping[str, Traffic]
+    ofm_shape: tuple[int, int, int]
+    weights_encoded_bytes: int
+    scale_bytes: int
+    depth_slices: tuple[int, ...]
+    buffering: str
+    pre_buffered: bool
+    weight_buffer_bytes: int
+    sram_bytes: int
+    cascade: int
+    stripe_height: int
+    obstacle: str = ""
+
+    @property
+    def on_npu(self) -> bool:
+        """Whether the NPU executes it."""
+        return not self.obstacle
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "name": self.name,
+            "op": self.op,
+            "source": self.source,
+            "cycles": self.cycles,
+            "npu_cycles": self.npu_cycles,
+            "macs": self.macs,
+            "bound": self.bound,
+            "mac_cycles": self.mac_cycles,
+            "output_cycles": self.output_cycles,
+            "issue_cycles": self.issue_cycles,
+            "block": None if self.block is None else list(self.block.ofm_block),
+            "traversal": self.traversal,
+            "memory_cycles": {role: moved.cycles for role, moved in self.traffic.items()},
+            "weights_encoded_bytes": self.weights_encoded_bytes,
+            "scale_bytes": self.scale_bytes,
+            "depth_slices": list(self.depth_slices),
+            "buffering": self.buffering,
+            "pre_buffered": self.pre_buffered,
+            "sram_bytes": self.sram_bytes,
+            "cascade": self.cascade,
+            "obstacle": self.obstacle,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MapMemory:
+    """One stretch of the arena: a feature map, or several that take each other's place, or a
+    weight buffer.
+
+    Attributes:
+        name: of the map, or of the operation whose weights it buffers.
+        n_bytes: that it takes.
+        first_op: index of the first operation it is alive in.
+        last_op: index of the last one.
+        address: where the allocator puts it.
+        at_peak: whether it is alive when the arena is fullest.
+    """
+
+    name: str
+    n_bytes: int
+    first_op: int
+    last_op: int
+    address: int
+    at_peak: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a network costs on one NPU, for one inference.
+
+    Attributes:
+        model: name of the network.
+        npu, system_config, memory_mode: names of what it runs on.
+        clock_hz: of the NPU.
+        ops: in order of execution.
+        total_cycles: sum of the operations' cycles, the CPU's as far as the user gave them.
+        npu_cycles: sum of their NPU cycles.
+        macs: sum of theirs.
+        sram_peak_bytes: the arena: what the allocator needs in the feature maps' memory.
+        staging_peak_bytes: the same of the staging memory where that is another one, else 0.
+        flash_bytes: weights, biases, scales, tables and constants; not the command stream.
+        weights_encoded_bytes: of all weight streams, each counted once.
+        arena: what is in the arena, and when.
+        arena_limit_bytes: that was asked for; None: no limit.
+        n_cpu_ops: operations that the CPU executes.
+        notes: what the reader must know, such as operations whose cost is not in the total.
+    """
+
+    model: str
+    npu: str
+    system_config: str
+    memory_mode: str
+    clock_hz: float
+    ops: tuple[OpCost, ...]
+    total_cycles: int
+    npu_cycles: int
+    macs: int
+    sram_peak_bytes: int
+    staging_peak_bytes: int
+    flash_bytes: int
+    weights_encoded_bytes: int
+    arena: tuple[MapMemory, ...] = ()
+    arena_limit_bytes: int | None = None
+    n_cpu_ops: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def inference_s(self) -> float:
+        """Seconds of one inference."""
+        return self.total_cycles / self.clock_hz
+
+    @property
+    def fits(self) -> bool:
+        """Whether the arena is within the limit that was asked for."""
+        return self.arena_limit_bytes is None or self.sram_peak_bytes <= self.arena_limit_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values of the network and of every operation."""
+        return {
+            "model": self.model,
+            "npu": self.npu,
+            "system_config": self.system_config,
+            "memory_mode": self.memory_mode,
+            "total_cycles": self.total_cycles,
+            "npu_cycles": self.npu_cycles,
+            "macs": self.macs,
+            "inference_s": self.inference_s,
+            "sram_peak_bytes": self.sram_peak_bytes,
+            "staging_peak_bytes": self.staging_peak_bytes,
+            "flash_bytes": self.flash_bytes,
+            "weights_encoded_bytes": self.weights_encoded_bytes,
+            "arena_limit_bytes": self.arena_limit_bytes,
+            "fits": self.fits,
+            "n_cpu_ops": self.n_cpu_ops,
+            "notes": list(self.notes),
+            "ops": [op.to_json() for op in self.ops],
+        }
