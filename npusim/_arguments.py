@@ -90,6 +90,24 @@ def real(what: str, value: Any, low: float, high: float) -> float:
     return float(array)
 
 
+def positive(what: str, value: Any) -> float:
+    """`value` as one float that is finite and more than zero.
+
+    Raises:
+        ConfigError: `value` is not one real number, is not finite, or is zero or less.
+    """
+    array = real_array(what, value, -math.inf, math.inf) if not _is_nan(value) else np.array(value)
+    if array.ndim:
+        raise ConfigError(f"{what} must be one number, got shape {array.shape}")
+    if not 0 < array < math.inf:
+        raise ConfigError(f"{what} must be more than 0 and finite, got {array:g}")
+    return float(array)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) and math.isnan(value)
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{type(value).__name__} {text[:56]}..."

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine: the NPU with its clock and memories, from presets, files and overrides.
+
+from npusim.hardware import machine
+machine("ethos-u55-256", "RTSS_HP_SRAM_MRAM")                      # a vendor's memories
+machine("ethos-u55-128", "Mine", "Mine", config_files=["vela.ini"])  # one's own
+machine("ethos-u55-128", overrides={"sram_bytes_per_cycle": 4})    # what if?
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from hashlib import blake2b
+from importlib import resources
+from os import PathLike
+from typing import Any, Final
+
+from npusim._arguments import choice
+from npusim.errors import ConfigError
+from npusim.memories import (
+    BANDWIDTHS,
+    PORTS,
+    Memories,
+    Memory,
+    MemoryMode,
+    MemorySpec,
+    SystemConfig,
+    resolve,
+)
+from npusim.npu import NpuConfig, get
+from npusim.vela_ini import VelaIni, read_vela_ini
+
+DEFAULT_NPU: Final = "ethos-u55-128"
+DEFAULT_SYSTEM_CONFIG: Final = "Ethos_U55_High_End_Embedded"
+DEFAULT_MEMORY_MODE: Final = "Shared_Sram"
+
+_NPU_FIELDS: Final = tuple(item.name for item in fields(NpuConfig) if item.name != "name")
+_MEMORY_FIELDS: Final = tuple(item.name for item in fields(MemorySpec) if item.name != "role")
+_U55_PREFIX: Final = "Ethos_U55"
+_U55_AXI_BYTES: Final = 8
+_OTHER_AXI_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An NPU beside its memories: all that the cost of a network depends on.
+
+    Attributes:
+        npu: the NPU.
+        system: its clock and the memories at its ports.
+        mode: what is kept in which of them.
+        memories: those, resolved.
+
+    Raises:
+        ConfigError: Arm's compiler refuses that memory mode on that system.
+    """
+
+    npu: NpuConfig
+    system: SystemConfig
+    mode: MemoryMode
+    memories: Memories = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memories", resolve(self.npu, self.system, self.mode))
+
+    @property
+    def feature_maps(self) -> Memory:
+        """Memory of the arena of feature maps."""
+        return self.memories.feature_maps
+
+    @property
+    def constants(self) -> Memory:
+        """Memory of weights, scales and biases."""
+        return self.memories.constants
+
+    @property
+    def staging(self) -> Memory:
+        """Memory that weights, and feature maps if `spills`, are copied to before use."""
+        return self.memories.staging
+
+    @property
+    def weights_are_staged(self) -> bool:
+        """Whether weights can be copied to another memory before they are used."""
+        return self.constants.name != self.staging.name
+
+    @property
+    def spills(self) -> bool:
+        """Whether feature maps live outside the staging memory, and those that fit move into it."""
+        return self.staging.name != self.feature_maps.name
+
+    @property
+    def clock_hz(self) -> float:
+        """Clock of the NPU."""
+        return self.system.clock_hz
+
+    @property
+    def content_key(self) -> str:
+        """A hash of all that cycles and bytes depend on: equal for machines that differ in names.
+
+        The same in every process and on every computer; 32 hexadecimal digits.
+        """
+        content = self.to_json()
+        used = {
+            "npu": {key: v for key, v in content["npu"].items() if key != "name"},
+            "clock_hz": self.clock_hz,
+            "arena_cache_size_bytes": self.mode.arena_cache_size_bytes,
+            "memories": content["memories"],
+        }
+        text = json.dumps(used, sort_keys=True, allow_nan=False)
+        return blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def field_values(self) -> dict[str, Any]:
+        """What `override` can change, by name, with the present values."""
+        values = {name: getattr(self.npu, name) for name in _NPU_FIELDS}
+        values["clock_hz"] = self.system.clock_hz
+        values["arena_cache_size_bytes"] = self.mode.arena_cache_size_bytes
+        for port in PORTS:
+            spec = getattr(self.system, port)
+            values |= {f"{spec.role}_{name}": getattr(spec, name) for name in _MEMORY_FIELDS}
+        return values
+
+    def override(self, values: Mapping[str, Any]) -> Machine:
+        """This machine with other values of the fields named.
+
+        A bandwidth, whether given as a memory's clock_scale, bytes_per_cycle or bytes_per_s, takes
+        the place of the one there was. ``None`` lifts a limit that may be absent.
+
+        Args:
+            values: new values by the names of `field_values`: the fields of `NpuConfig`,
+                ``clock_hz``, ``arena_cache_size_bytes``, and those of `MemorySpec` after the
+                memory's role, such as ``sram_bytes_per_cycle``.
+
+        Raises:
+            ConfigError: a value is out of its range, two bandwidths are given for one memory, or
+                the machine no longer works.
+            UnknownNameError: the machine has no such field; lists them and guesses.
+
+        >>> slow = machine().override({"sram_bytes_per_cycle": 4, "shram_banks": 48})
+        >>> slow.feature_maps.bytes_per_cycle
+        4.0
+        """
+        known = self.field_values()
+        for name in values:
+            choice("field of the hardware", name, known)
+        npu = {name: value for name, value in values.items() if name in _NPU_FIELDS}
+        system: dict[str, Any] = {
+            port: _changed(getattr(self.system, port), values) for port in PORTS
+        }
+        if "clock_hz" in values:
+            system["clock_hz"] = values["clock_hz"]
+        mode = self.mode
+        if "arena_cache_size_bytes" in values:
+            mode = replace(mode, arena_cache_size_bytes=values["arena_cache_size_bytes"])
+        return Machine(replace(self.npu, **npu), replace(self.system, **system), mode)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values.
+
+        Keys: ``npu``, ``system_config`` and ``memory_mode``, the records given, of which
+        `from_json` makes the same machine; and ``memories``: ``feature_maps``, ``constants`` and
+        ``staging`` as resolved.
+        """
+        return {
+            "npu": self.npu.to_json(),
+            "system_config": self.system.to_json(),
+            "memory_mode": self.mode.to_json(),
+            "memories": {
+                item.name: getattr(self.memories, item.name).to_json() for item in fields(Memories)
+            },
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Machine:
+        """The machine of `to_json`; its ``memories`` follow from the rest.
+
+        Raises:
+            ConfigError: a record lacks a field, has another, or a value is out of its range.
+        """
+        try:
+            npu = NpuConfig(**values["npu"])
+            return cls(npu, _system(**values["system_config"]), MemoryMode(**values["memory_mode"]))
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"a machine must have the keys of to_json, got {error}") from None
+
+
+def machine(
+    npu: str | NpuConfig = DEFAULT_NPU,
+    system_config: str | SystemConfig = DEFAULT_SYSTEM_CONFIG,
+    memory_mode: str | MemoryMode = DEFAULT_MEMORY_MODE,
+    *,
+    config_files: Sequence[str | PathLike[str]] = (),
+    overrides: Mapping[str, Any] | None = None,
+    outstanding_limits: bool = False,
+    vela_axi_quirk: bool = False,
+) -> Machine:
+    """The machine of these names.
+
+    Args:
+        npu: preset name or record.
+        system_config: name in `config_files` or among `system_config_names`, or a record.
+        memory_mode: name in `config_files` or among `memory_mode_names`, or a record.
+        config_files: configuration files of Arm's compiler; their names come before the presets'.
+        overrides: new values of single fields, see `Machine.override`.
+        outstanding_limits: whether the presets' and files' numbers of reads and writes under way
+            limit the bandwidth, see `npusim.memories.Memory.read_bytes_per_cycle`.
+        vela_axi_quirk: whether AXI ports are as wide as regor 5.2.0 takes them to be: 8 bytes if
+            the system config's *name* starts with Ethos_U55, else 16, whatever the NPU. By default
+            they are as wide as the NPU's, so that Arm's compiler seems too fast with a vendor's
+            system config on an Ethos-U55.
+
+    Raises:
+        ConfigError: a value is out of range, or the memory mode does not suit the system.
+        FormatError: a configuration file is bad.
+        UnknownNameError: no such name; lists those there are and guesses.
+
+    >>> machine().constants.bytes_per_cycle
+    1.0
+    """
+    config = get(npu)
+    ini = read_vela_ini(*config_files, outstanding_limits=outstanding_limits)
+    built_in = _presets(outstanding_limits)
+    systems = {**built_in.system_configs, **ini.system_configs}
+    modes = {**built_in.memory_modes, **ini.memory_modes}
+    if not isinstance(system_config, SystemConfig):
+        system_config = systems[choice("system config", system_config, systems)]
+    if not isinstance(memory_mode, MemoryMode):
+        memory_mode = modes[choice("memory mode", memory_mode, modes)]
+    if vela_axi_quirk:
+        is_u55 = system_config.name.startswith(_U55_PREFIX)
+        config = config.replace(axi_width_bytes=_U55_AXI_BYTES if is_u55 else _OTHER_AXI_BYTES)
+    found = Machine(config, system_config, memory_mode)
+    return found.override(overrides) if overrides else found
+
+
+def system_config_names() -> list[str]:
+    """Sorted names of the built-in system configs: Arm's, and those that vendors published."""
+    return sorted(_presets(False).system_configs)
+
+
+def memory_mode_names() -> list[str]:
+    """Sorted names of the built-in memory modes."""
+    return sorted(_presets(False).memory_modes)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Name and value of a ``name=value`` such as the option ``--set`` takes.
+
+    A value is an integer, a number, several of them between commas, or ``none``.
+
+    Raises:
+        ConfigError: there is no ``=``, or the value is none of these.
+
+    >>> parse_setting("clock_hz=250e6")
+    ('clock_hz', 250000000.0)
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"a setting must be name=value, got {text!r}")
+    if value.strip().lower() == "none":
+        return name.strip(), None
+    parts = [_parsed(text, part) for part in value.split(",")]
+    return name.strip(), parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _parsed(text: str, part: str) -> int | float:
+    for kind in (int, float):
+        try:
+            return kind(part)
+        except ValueError:
+            continue
+    raise ConfigError(f"value of a setting must be a number, got {text!r}")
+
+
+def _changed(spec: MemorySpec, values: Mapping[str, Any]) -> MemorySpec:
+    prefix = f"{spec.role}_"
+    mine = {name: values[prefix + name] for name in _MEMORY_FIELDS if prefix + name in values}
+    if any(mine.get(name) is not None for name in BANDWIDTHS):
+        mine = dict.fromkeys(BANDWIDTHS) | mine
+    return replace(spec, **mine)
+
+
+def _system(name: str, clock_hz: float, axi0: Any, axi1: Any) -> SystemConfig:
+    return SystemConfig(name, clock_hz, MemorySpec(**axi0), MemorySpec(**axi1))
+
+
+@cache
+def _presets(outstanding_limits: bool) -> VelaIni:
+    text = resources.files("npusim").joinpath("memory_presets.json").read_text(encoding="utf-8")
+    systems, modes = {}, {}
+    for group in json.loads(text):
+        for name, record in group["system_configs"].items():
+            if not outstanding_limits:
+                for port in PORTS:
+                    record[port] |= {"max_reads": None, "max_writes": None}
+            systems[name] = _system(name, **record)
+        modes |= {name: MemoryMode(name, **r) for name, r in group["memory_modes"].items()}
+    return VelaIni(systems, modes)
