@@ -1,43 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which operations with weights Arm's compiler gives to the NPU, and which it leaves to the CPU.
+"""Which operations Arm's compiler gives to the NPU, and which it leaves to the CPU.
 
 Source: [VELA] the operator constraints that regor 5.2.0 prints for Ethos-U55 and U65.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from typing import Final
-
-import numpy as np
 
 from npusim.network import Attribute, Op
 from npusim.tensor import Tensor
 
 STRIDE_MAX: Final = 3
 """Largest stride of the hardware."""
-_IFM_DTYPES: Final = ("int8", "uint8", "int16")
-_BIAS_DTYPES: Final = ("int32", "int64")
-_WEIGHT_SUM_MAX: Final = 127 << 16
-_REDUCED_AXIS_LIMIT: Final = 4096
-_REDUCED_ELEMENTS_MAX: Final = {"int8": 1 << 24, "uint8": 1 << 23, "int16": 1 << 16}
-_MAC_KINDS: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+DTYPES: Final = ("int8", "uint8", "int16", "int32", "int64")
+"""Data types of feature maps that can be on the NPU at all."""
+
+_OPERANDS: Final[dict[str, tuple[int, ...]]] = {
+    "SPLIT": (1,),
+    "TRANSPOSE_CONV": (2,),
+    **dict.fromkeys(("ADD", "SUB", "MUL", "MINIMUM", "MAXIMUM", "SQUARED_DIFFERENCE"), (0, 1)),
+    "BATCH_MATMUL": (0, 1),
+}
+_ALL_ARE_OPERANDS: Final = ("CONCATENATION", "PACK")
+_WITH_32_BITS: Final = (
+    *("ADD", "SUB", "MUL", "NEG", "SUM", "ARG_MAX", "TRANSPOSE", "MIRROR_PAD"),
+    *("BATCH_MATMUL", "FULLY_CONNECTED", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"),
+)
+_WITH_64_BITS: Final = ("ARG_MAX",)
+_UNQUANTIZED: Final = (
+    *("ARG_MAX", "MIRROR_PAD", "QUANTIZE", "TRANSPOSE", "PAD", "PADV2", "EXPAND_DIMS"),
+)
+_ANY_ZERO_POINT: Final = (
+    *("AVERAGE_POOL_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+)
+_BY_CHANNEL: Final = (
+    *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+)
 
 
 def npu_obstacle(op: Op) -> str | None:
-    """Why Arm's compiler leaves an operation that takes weights on the NPU to the CPU.
+    """Why Arm's compiler leaves an operation to the CPU.
 
     Args:
-        op: CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, TRANSPOSE_CONV, MEAN, RESIZE_BILINEAR,
-            RESIZE_NEAREST_NEIGHBOR or UNIDIRECTIONAL_SEQUENCE_LSTM; of other kinds none takes any.
+        op: of any kind.
 
     Returns:
         A rule and what breaks it, or None where the NPU executes the operation.
     """
-    rule = _RULES.get(op.kind)
-    if rule is None:
-        return f"kind must take weights on the NPU, got {op.kind}"
-    return _feature_maps(op) or rule(op)
+    from npusim.cost.placement_rules import RULES
+
+    if op.kind not in RULES:
+        return f"kind must be one that the NPU executes, got {op.kind}"
+    obstacle = _feature_maps(op)
+    for rule in RULES[op.kind]:
+        obstacle = obstacle or rule(op)
+    return obstacle
+
+
+def operands(op: Op) -> tuple[Tensor | None, ...]:
+    """The inputs of an operation that are feature maps or, element by element, constants."""
+    if op.kind in _ALL_ARE_OPERANDS:
+        return op.inputs
+    return tuple(
+        op.inputs[position] if position < len(op.inputs) else None
+        for position in _OPERANDS.get(op.kind, (0,))
+    )
 
 
 def maps(op: Op) -> tuple[Tensor, Tensor]:
@@ -59,7 +90,7 @@ def same_padding(extent: int, kernel: int, stride: int, dilation: int) -> int:
 
 
 def effective_strides(op: Op) -> tuple[int, int]:
-    """Strides (height, width) of a convolution, 1 along axes on which the ofm has one element."""
+    """Strides (height, width) of a window, 1 along axes on which the ofm has one element."""
     strides = integers(op, "stride_h", "stride_w")
     height, width = (
         1 if extent == 1 else stride
@@ -69,7 +100,7 @@ def effective_strides(op: Op) -> tuple[int, int]:
 
 
 def reduced_axes(op: Op) -> tuple[int, ...]:
-    """Axes that MEAN reduces, from 0; none if they are not constant."""
+    """Axes that a reduction takes together, from 0; none if they are not constant."""
     axes = op.inputs[1] if len(op.inputs) > 1 else None
     if axes is None or axes.data is None or op.ifm is None:
         return ()
@@ -88,136 +119,49 @@ def _integer(value: Attribute) -> int:
     return value
 
 
-def _kernel(op: Op) -> tuple[int, ...]:
-    assert op.weights is not None
-    return op.weights.shape[1:3]
+def _roles(op: Op) -> Iterator[tuple[str, Tensor | None]]:
+    for number, tensor in enumerate(operands(op)):
+        yield f"ifm{number + 1}" if number else "ifm", tensor
+    for number, tensor in enumerate(op.outputs or (None,)):
+        yield f"ofm{number + 1}" if number else "ofm", tensor
 
 
 def _feature_maps(op: Op) -> str | None:
-    for role, tensor in (("ifm", op.ifm), ("ofm", op.ofm)):
+    """Rules for the feature maps of all kinds."""
+    for role, tensor in _roles(op):
         if tensor is None:
             return f"{role} must be there, got none"
-        if tensor.data is not None:
-            return f"{role} must not be constant, got {tensor!s}"
-        if tensor.quantization is None:
-            return f"{role} must be quantized, got {tensor!s}"
-    assert op.ifm is not None
-    if op.ifm.dtype not in _IFM_DTYPES:
-        return f"ifm must be of {', '.join(_IFM_DTYPES)}, got {op.ifm!s}"
-    return None
-
-
-def _weights(tensor: Tensor | None) -> str | None:
-    if tensor is None or tensor.data is None:
-        return f"weights must be constant, got {tensor!s}"
-    if tensor.dtype not in ("int8", "uint8"):
-        return f"weights must have 8 bits, got {tensor!s}"
-    if tensor.quantization is None:
-        return f"weights must be quantized, got {tensor!s}"
-    return None
-
-
-def _mac(op: Op) -> str | None:
-    """Rules that all convolutions and fully connected layers share."""
-    bias = op.bias
-    if bias is not None and (bias.data is None or bias.dtype not in _BIAS_DTYPES):
-        return f"bias must be constant and of {', '.join(_BIAS_DTYPES)}, got {bias!s}"
-    obstacle = _weights(op.weights)
-    if obstacle:
-        return obstacle
-    assert op.weights is not None
-    axis = 3 if op.kind == "DEPTHWISE_CONV_2D" else 0
-    n_taps = op.weights.n_elements // max(op.weights.shape[axis], 1)
-    if n_taps * 255 > _WEIGHT_SUM_MAX:
-        ohwi = op.weights_ohwi().astype(np.int64)
-        largest = int(np.abs(ohwi).sum(axis=(1, 2, 3)).max())
-        if largest > _WEIGHT_SUM_MAX:
-            return f"weights of a channel must add up to {_WEIGHT_SUM_MAX} at most, got {largest}"
-    return None
-
-
-def _conv(op: Op) -> str | None:
-    dilations = integers(op, "dilation_h", "dilation_w")
-    if max(effective_strides(op)) > STRIDE_MAX:
-        strides = integers(op, "stride_h", "stride_w")
-        extents = zip(maps(op)[0].shape[1:3], _kernel(op), strides, dilations, strict=True)
-        padded = op.attributes.get("padding") == "SAME" and any(same_padding(*e) for e in extents)
-        if padded or max(dilations) > 1:
-            return (
-                f"strides above {STRIDE_MAX} must have neither padding nor dilation, got {strides}"
-            )
-    return _mac(op)
-
-
-def _depthwise(op: Op) -> str | None:
-    strides = integers(op, "stride_h", "stride_w")
-    if max(strides) > STRIDE_MAX:
-        return f"strides must be in 1..{STRIDE_MAX}, got {strides}"
-    return _mac(op)
-
-
-def _transpose_conv(op: Op) -> str | None:
-    strides = integers(op, "stride_h", "stride_w")
-    flat = [i == k == 1 for i, k in zip(maps(op)[0].shape[1:3], _kernel(op), strict=True)]
-    allowed = [(1, 1), (2, 2)] + [(1, 2)] * flat[0] + [(2, 1)] * flat[1]
-    if strides not in allowed:
-        return f"strides must be one of {allowed}, got {strides}"
-    return _mac(op)
-
-
-def _mean(op: Op) -> str | None:
-    ifm = maps(op)[0]
-    shape, axes = ifm.shape, reduced_axes(op)
-    if not axes:
-        return "axes must be constant, got none"
-    if len(shape) > 4 or (len(shape) == 4 and shape[0] != 1):
-        return f"batch must be 1, got shape {shape}"
-    if len(shape) - 1 in axes and shape[-1] > 1 and 1 not in spatial_shape(shape):
-        return f"height, width or depth must be 1 to reduce depth, got shape {shape}"
-    lengths = [shape[axis] for axis in axes]
-    if max(lengths) >= _REDUCED_AXIS_LIMIT:
-        return f"reduced axes must be shorter than {_REDUCED_AXIS_LIMIT}, got {lengths}"
-    n_elements, most = int(np.prod(lengths)), _REDUCED_ELEMENTS_MAX[ifm.dtype]
-    if n_elements > most:
-        return f"reduced elements must be at most {most}, got {n_elements}"
-    return None
-
-
-def _resize(op: Op) -> str | None:
-    ifm, ofm = (map_.shape[1:3] for map_ in maps(op))
-    if ifm in ((1, 1), ofm):
-        return None
-    corners = int(bool(op.attributes.get("align_corners")))
-    half_pixels = bool(op.attributes.get("half_pixel_centers"))
-    factors = [
-        (o - corners, i - corners) for o, i in zip(ofm, ifm, strict=True) if (o, i) != (1, 1)
-    ]
-    scales = {o // i if i and o % i == 0 else 0 for o, i in factors}
-    known = {2} if half_pixels and op.kind == "RESIZE_BILINEAR" else {2, 4, 8}
-    if len(scales) != 1 or not scales <= known:
-        return f"scale must be one of {sorted(known)} along all axes, got {ifm} to {ofm}"
-    return None
-
-
-def _lstm(op: Op) -> str | None:
-    roles = ("weights_input", "peephole_input", "weights_projection", "layer_norm_input")
-    present = [op.input(role) is not None for role in roles]
-    if present != [True, False, False, False]:
-        return "LSTM must have four plain gates, got gates of another form"
-    for tensor in op.weight_tensors:
-        obstacle = _weights(tensor)
+        if not tensor.shape and tensor.data is None:
+            return f"{role} must have a shape, got {tensor!s}"
+        if tensor.dtype not in DTYPES:
+            return f"{role} must be of {', '.join(DTYPES)}, got {tensor!s}"
+        obstacle = _bits(op, role, tensor) or _quantization(op, role, tensor)
         if obstacle:
             return obstacle
     return None
 
 
-_RULES: Final[Mapping[str, Callable[[Op], str | None]]] = {
-    "CONV_2D": _conv,
-    "DEPTHWISE_CONV_2D": _depthwise,
-    "FULLY_CONNECTED": _mac,
-    "TRANSPOSE_CONV": _transpose_conv,
-    "MEAN": _mean,
-    "RESIZE_BILINEAR": _resize,
-    "RESIZE_NEAREST_NEIGHBOR": _resize,
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
-}
+def _bits(op: Op, role: str, tensor: Tensor) -> str | None:
+    if tensor.dtype == "int64" and op.kind not in _WITH_64_BITS:
+        return f"{role} must have at most 32 bits, got {tensor!s}"
+    if tensor.dtype == "int32" and op.kind not in _WITH_32_BITS:
+        return f"{role} must be of int8, uint8 or int16, got {tensor!s}"
+    return None
+
+
+def _quantization(op: Op, role: str, tensor: Tensor) -> str | None:
+    quantization = tensor.quantization
+    if quantization is None:
+        if op.kind in _UNQUANTIZED:
+            return None
+        return f"{role} must be quantized, got {tensor!s}"
+    if quantization.scales.size > 1 and op.kind not in _BY_CHANNEL:
+        return f"{role} must have one scale, got {quantization.scales.size}"
+    if op.kind in _ANY_ZERO_POINT:
+        return None
+    points = quantization.zero_points
+    if tensor.dtype == "int32" and points.any():
+        return f"zero point of an {role} of int32 must be 0, got {points[0]}"
+    if tensor.dtype == "uint8" and points.min() < 0:
+        return f"zero point of an {role} of uint8 must be at least 0, got {points.min()}"
+    return None

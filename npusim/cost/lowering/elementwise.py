@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Element-wise operations and activations.
+
+* Relu-like activations clamp, others look up a table: of 256 bytes for 8 bits, of 2 KiB for 16
+  bits, where the logistic function and tanh are built in.
+* LEAKY_RELU and PRELU of 16 bits, and PRELU with several slopes, become products and a maximum,
+  or where a slope is above 1 a minimum, a product, a clamp and a sum.
+* SQUARED_DIFFERENCE is computed in 32 bits.
+* Where both operands are repeated the first is added to zeros to have the ofm's shape.
+
+Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, whole
+from npusim.tensor import DTYPES, Quantization
+
+KINDS: Final[Mapping[str, str]] = {
+    "ADD": "add",
+    "SUB": "sub",
+    "MUL": "mul",
+    "MINIMUM": "minimum",
+    "MAXIMUM": "maximum",
+    "ABS": "abs",
+    "QUANTIZE": "quantize",
+}
+CLAMPS: Final = ("RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1")
+TABLES: Final = ("LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU", "EXP", "LOG", "RSQRT")
+_BUILT_IN: Final = ("LOGISTIC", "TANH")
+BYTE_TABLE: Final = 256
+WORD_TABLE: Final = 2048
+
+
+def lower_elementwise(graph: Graph, step: Step) -> None:
+    """Make an operation the element-wise one of the hardware that has its name."""
+    step.kind = KINDS[step.kind]
+
+
+def lower_clamp(graph: Graph, step: Step) -> None:
+    """Make a relu-like operation an activation."""
+    step.kind = "activation"
+    step.attributes["clamps"] = True
+
+
+def lower_table(graph: Graph, step: Step) -> None:
+    """Make a function of one element a table, or the built-in function."""
+    built_in = step.kind in _BUILT_IN and step.ifm.value.dtype == "int16"
+    step.table_bytes = 0 if built_in else table_bytes(step)
+    step.kind = "activation"
+    if not built_in:  # a table does all scaling itself
+        step.outputs[0] = Link(step.ofm.value, step.ofm.shape, step.ifm.quantization)
+
+
+def table_bytes(step: Step) -> int:
+    """Bytes of a look-up table for the elements that a step reads."""
+    return WORD_TABLE if step.ifm_bits == 16 else BYTE_TABLE
+
+
+def lower_negation(graph: Graph, step: Step) -> None:
+    """Make NEG a difference to zero."""
+    step.kind = "sub"
+    zero = scalar("zero", step.ifm.value.dtype)
+    step.inputs.insert(0, zero)
+    zero.value.readers.append(step)
+
+
+def scalar(name: str, dtype: str, quantization: Quantization | None = None) -> Link:
+    """A constant of one element."""
+    value = Value(name, (1,), dtype, quantization, n_constant_bytes=DTYPES[dtype].bits // 8)
+    return whole(value)
+
+
+def constant(name: str, shape: Shape, dtype: str) -> Link:
+    """A constant of a shape."""
+    n_bytes = int(np.prod(shape)) * DTYPES[dtype].bits // 8
+    return whole(Value(name, shape, dtype, n_constant_bytes=n_bytes))
+
+
+def lower_leaky_relu(graph: Graph, step: Step) -> None:
+    """Make LEAKY_RELU a clamp, an absolute value, a table or products and a maximum."""
+    assert step.op is not None
+    alpha = step.op.attributes.get("alpha", 0.0)
+    assert isinstance(alpha, (int, float))
+    slope = float(np.float32(alpha))
+    if not _is_small_leak(graph, step, slope):
+        rescales = not _same_codes(step.ifm.quantization, step.ofm.quantization)
+        if rescales or slope < 0:
+            _leak(graph, step, slope, scalar("slope", "int16"), rescales=rescales)
+        else:
+            step.kind = "leaky_relu"
+
+
+def _is_small_leak(graph: Graph, step: Step, slope: float) -> bool:
+    """Whether a leak has been lowered to one step."""
+    if slope == 0 or np.isinf(np.float32(1) / np.float32(slope)):
+        lower_clamp(graph, step)
+    elif slope == -1:
+        step.kind = "abs"
+    elif step.ifm_bits == 8:
+        lower_table(graph, step)
+    else:
+        return False
+    return True
+
+
+def _same_codes(first: Quantization | None, second: Quantization | None) -> bool:
+    return (
+        first is not None
+        and second is not None
+        and np.array_equal(first.scales, second.scales)
+        and np.array_equal(first.zero_points, second.zero_points)
+    )
+
+
+def _leak(graph: Graph, step: Step, slope: float, alpha: Link, *, rescales: bool) -> None:
+    """Products and a maximum, or for other slopes a minimum, a product, a clamp and a sum."""
+    if not 0 <= slope <= 1:
+        _two_sides(graph, step, alpha)
+        return
+    step.remove()
+    ofm = step.ofm
+    scaled = ofm.value.like("_alpha")
+    graph.add("mul", [step.ifm, alpha], Link(scaled, ofm.shape, ofm.quantization), step)
+    identity = step.ifm
+    if rescales:
+        identity = _rescaled(graph, step)
+    graph.add("maximum", [Link(scaled, ofm.shape, ofm.quantization), identity], ofm, step)
+
+
+def _rescaled(graph: Graph, step: Step) -> Link:
+    ofm = step.ofm
+    value = ofm.value.like("_identity")
+    one = scalar("one", "int16" if step.ifm_bits == 16 else "int8")
+    link = Link(value, ofm.shape, ofm.quantization)
+    graph.add("mul", [step.ifm, one], link, step)
+    return link
+
+
+def _two_sides(graph: Graph, step: Step, alpha: Link) -> None:
+    """The sum of what a clamp leaves of an ifm and of the rest times slopes."""
+    step.remove()
+    ifm, ofm = step.ifm, step.ofm
+    negative = Link(ifm.value.like("_negative"), ifm.shape, ifm.quantization)
+    graph.add("minimum", [ifm, scalar("zero", ifm.value.dtype)], negative, step)
+    scaled = Link(ofm.value.like("_alpha"), ofm.shape, ofm.quantization)
+    graph.add("mul", [negative, alpha], scaled, step)
+    positive = Link(ofm.value.like("_positive"), ofm.shape, ofm.quantization)
+    graph.add("activation", [ifm], positive, step, attributes={"clamps": True})
+    operands = [positive, scaled] if step.kind == "LEAKY_RELU" else [scaled, positive]
+    graph.add("add", operands, ofm, step)
+
+
+def lower_prelu(graph: Graph, step: Step) -> None:
+    """Make PRELU a LEAKY_RELU if all slopes are alike, else products and a maximum or a sum."""
+    assert step.op is not None
+    alpha = step.op.inputs[1]
+    assert alpha is not None
+    link = step.inputs[1]
+    if alpha.data is None:
+        _two_sides(graph, step, link)
+        return
+    slopes = _real(alpha.data, alpha.quantization)
+    if alpha.data.min() == alpha.data.max():
+        slope = float(slopes.min())
+        step.inputs.pop()
+        link.value.readers.remove(step)
+        step.kind = "LEAKY_RELU"
+        if not _is_small_leak(graph, step, slope):
+            rescales = not _same_codes(step.ifm.quantization, step.ofm.quantization)
+            _leak(graph, step, slope, scalar("slope", "int16"), rescales=rescales)
+        return
+    if slopes.max() > 1:
+        _two_sides(graph, step, link)
+        return
+    rescales = step.ifm.quantization != step.ofm.quantization
+    step.inputs.pop()
+    _leak(graph, step, 0.5, link, rescales=rescales)
+
+
+def _real(codes: Any, quantization: Quantization | None) -> Any:
+    if quantization is None:
+        return codes.astype(np.float32)
+    point, scale = quantization.zero_points[0], quantization.scales[0]
+    return (codes.astype(np.int64) - point).astype(np.float32) * scale
+
+
+def lower_squared_difference(graph: Graph, step: Step) -> None:
+    """Make SQUARED_DIFFERENCE copies to 32 bits, products and a difference."""
+    step.remove()
+    sides: list[Link] = []
+    for number, link in enumerate(step.inputs):
+        wide = _wide(graph, step, link, f"_32bit{number}")
+        scaled = whole(wide.value.like("_scaled"))
+        graph.add("mul", [wide, scalar("multiplier", "int32")], scaled, step)
+        sides.append(scaled)
+    shape = tuple(np.maximum(sides[0].shape, sides[1].shape).tolist())
+    difference = whole(sides[0].value.like("_difference", shape))
+    graph.add("sub", sides, difference, step)
+    square = whole(difference.value.like("_square"))
+    graph.add("mul", [difference, difference], square, step)
+    graph.add("mul", [square, scalar("multiplier", "int32")], step.ofm, step)
+
+
+def _wide(graph: Graph, step: Step, link: Link, suffix: str) -> Link:
+    """A copy of a value in 32 bits."""
+    shape = (1,) * (4 - len(link.shape)) + link.shape
+    wide = whole(link.value.like(suffix, shape, "int32"))
+    graph.add("copy", [link], wide, step)
+    return wide
+
+
+def repeat_operand(graph: Graph, step: Step) -> None:
+    """Give the first operand the ofm's shape if neither operand has it."""
+    shape = step.ofm.taken
+    padded = [(1,) * (len(shape) - len(link.taken)) + link.taken for link in step.inputs]
+    if shape in padded:
+        return
+    first = step.ifm
+    repeated = step.ofm.value.like("_repeated", shape, first.value.dtype)
+    zeros = constant("zeros", shape, first.value.dtype)
+    graph.add("add", [zeros, whole(first.value)], whole(repeated), step)
+    step.read_instead(0, whole(repeated))
