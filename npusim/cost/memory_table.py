@@ -9,13 +9,13 @@ outputs; so the rows of one program lie together, and `starts` says where each b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from npusim._arguments import integer_array
-from npusim.cost.program import NpuOp, Program, View
+from npusim.cost.program import FeatureMap, NpuOp, Program, View
 from npusim.errors import ConfigError
 
 Int64Array: TypeAlias = npt.NDArray[np.int64]
@@ -26,9 +26,6 @@ ACCESS_COLUMNS: Final = (
 """One use of a map by an operation: both as numbers within their program; `ROLES`; the map's width
 and depth as the operation counts them; those of the part it uses; whether that needs NHWC."""
 MAP_COLUMNS: Final = ("batch", "height", "width", "depth", "element_bits", "flags")
-OP_COLUMNS: Final = ("in_place", "step_with")
-"""Whether the ofm may take the place of an ifm; number of the cascade whose operations take turns
-within one time step, 0 outside cascades."""
 
 READS, WRITES, WORKS_IN = 0, 1, 2
 ROLES: Final = ("reads", "writes", "works in")
@@ -47,7 +44,7 @@ class MemoryTable:
     Attributes:
         accesses: int64 [n_accesses, 8], columns `ACCESS_COLUMNS`.
         maps: int64 [n_maps, 6], columns `MAP_COLUMNS`.
-        ops: int64 [n_ops, 2], columns `OP_COLUMNS`.
+        in_place: whether the ofm may take the place of an ifm, int64 [n_ops], 0 or 1.
         starts: int64 [n_programs + 1, 3]: first access, map and operation of each program, and
             behind the last one how many there are.
 
@@ -58,31 +55,31 @@ class MemoryTable:
 
     accesses: Int64Array
     maps: Int64Array
-    ops: Int64Array
+    in_place: Int64Array
     starts: Int64Array
 
     def __post_init__(self) -> None:
         for name, columns in (
             ("accesses", len(ACCESS_COLUMNS)),
             ("maps", len(MAP_COLUMNS)),
-            ("ops", len(OP_COLUMNS)),
+            ("in_place", 0),
             ("starts", 3),
         ):
             array = integer_array(name, getattr(self, name))
-            if array.ndim != 2 or array.shape[1] != columns:
-                raise ConfigError(f"{name} must have shape [n, {columns}], got {array.shape}")
-            fixed = np.require(array, np.int64, ["C", "A"])
-            object.__setattr__(self, name, fixed)
-        ends = [len(self.accesses), len(self.maps), len(self.ops)]
+            if array.shape[1:] != ((columns,) if columns else ()) or not array.ndim:
+                shape = f"[n, {columns}]" if columns else "[n]"
+                raise ConfigError(f"{name} must have shape {shape}, got {array.shape}")
+            object.__setattr__(self, name, np.require(array, np.int64, ["C", "A"]))
+        ends = [len(self.accesses), len(self.maps), len(self.in_place)]
         starts = self.starts
         if not len(starts) or starts[0].any() or starts[-1].tolist() != ends:
             raise ConfigError(f"starts must begin at 0 and end at {ends}, got {starts.tolist()}")
         if (np.diff(starts, axis=0) < 0).any():
             raise ConfigError(f"starts must not decrease, got {starts.tolist()}")
-        self._check_numbers()
+        self._check_accesses()
 
-    def _check_numbers(self) -> None:
-        """Every access must name an operation and a map of its own program."""
+    def _check_accesses(self) -> None:
+        """Every access must name an operation and a map of its own program, in order."""
         counts = np.diff(self.starts, axis=0)
         n_maps, n_ops = (np.repeat(counts[:, i], counts[:, 0]) for i in (1, 2))
         for what, values, ends in (
@@ -96,6 +93,11 @@ class MemoryTable:
                 raise ConfigError(
                     f"{what} of access {row} must be in 0..{ends[row] - 1}, got {values[row]}"
                 )
+        program = np.repeat(np.arange(self.n_programs), counts[:, 0])
+        falls = (np.diff(self.accesses[:, 0]) < 0) & (np.diff(program) == 0)
+        if falls.any():
+            row = int(falls.argmax()) + 1
+            raise ConfigError(f"accesses must be in the order of operations, got row {row} late")
 
     @property
     def n_programs(self) -> int:
@@ -107,41 +109,50 @@ def memory_table(program: Program) -> MemoryTable:
     """The arrays of one program.
 
     >>> from npusim.cost.program import FeatureMap, NpuOp, Program, View
-    >>> maps = (FeatureMap("x", (1, 8, 8, 3)), FeatureMap("y", (1, 8, 8, 4)))
+    >>> maps = (FeatureMap("x", (1, 8, 8, 3), is_input=True), FeatureMap("y", (1, 8, 8, 4)))
     >>> views = [View(i, map.shape) for i, map in enumerate(maps)]
     >>> memory_table(Program("one", maps, (NpuOp("y", "conv", *views),))).accesses[:, :5].tolist()
     [[0, 0, 0, 8, 3], [0, 1, 1, 8, 4]]
     """
-    accesses = [
-        [i, view.map, role, *view.shape[2:], *view.part[2:], _needs_nhwc(program, op, view, role)]
-        for i, op in enumerate(program.ops)
-        for view, role in _views(program, op)
-    ]
+    written: set[int] = set()
+    accesses: list[list[int]] = []
+    in_place: list[int] = []
+    for i, op in enumerate(program.ops):
+        for view, role in _views(program, op, written):
+            nhwc = _needs_nhwc(program, op, view, role)
+            accesses.append([i, view.map, role, *view.shape[2:], *view.part[2:], nhwc])
+        in_place.append(op.unit in _IN_PLACE_UNITS)
     maps = [[*one.shape, one.bits, _flags(one)] for one in program.maps]
-    ops = [[op.unit in _IN_PLACE_UNITS, 0] for op in program.ops]
-    arrays = [
-        np.array(rows, np.int64).reshape(-1, len(columns))
-        for rows, columns in (
-            (accesses, ACCESS_COLUMNS),
-            (maps, MAP_COLUMNS),
-            (ops, OP_COLUMNS),
-        )
-    ]
-    return MemoryTable(*arrays, np.array([[0, 0, 0], [len(array) for array in arrays]], np.int64))
+    starts = [[0, 0, 0], [len(accesses), len(maps), len(in_place)]]
+    return MemoryTable(
+        np.array(accesses, np.int64).reshape(-1, len(ACCESS_COLUMNS)),
+        np.array(maps, np.int64).reshape(-1, len(MAP_COLUMNS)),
+        np.array(in_place, np.int64),
+        np.array(starts, np.int64),
+    )
 
 
-def _views(program: Program, op: NpuOp) -> list[tuple[View, int]]:
-    views = [(op.ifm, READS)]
+def _views(program: Program, op: NpuOp, written: set[int]) -> list[tuple[View, int]]:
+    """What an operation uses, inputs first; `written` gets the maps that it writes.
+
+    Of the further maps of a CPU operation it writes those that nobody has written before.
+    """
+    inputs, outputs = [op.ifm], [op.ofm]
     if op.ifm2 is not None:
-        views.append((op.ifm2, READS))
-    views += [(view, READS) for view in op.others]
+        inputs.append(op.ifm2)
+    for view in op.others:
+        one = program.maps[view.map]
+        given = one.is_input or one.is_constant or one.is_variable or view.map in written
+        (inputs if given else outputs).append(view)
+    views = [(view, READS) for view in inputs]
     if op.scratch is not None:
         views.append((View(op.scratch, program.maps[op.scratch].shape), WORKS_IN))
-    return [*views, (op.ofm, WRITES)]
+    written |= {view.map for view in outputs}
+    return views + [(view, WRITES) for view in outputs]
 
 
-def _flags(one: Any) -> int:
-    return int(
+def _flags(one: FeatureMap) -> int:
+    return (
         one.is_input * IS_INPUT
         + one.is_output * IS_OUTPUT
         + one.is_constant * IS_CONSTANT
