@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels of `npusim.cost.formats` and `npusim.cost.liveness`; twin: `reference_memory`.
 
-accesses i64 [n_accesses, 8], maps i64 [n_maps, 6], ops i64 [n_ops, 2], starts i64
+accesses i64 [n_accesses, 8], maps i64 [n_maps, 7], in_place i64 [n_ops], starts i64
 [n_programs + 1, 3]: the arrays of `npusim.cost.memory_table.MemoryTable`. formats i8 [n_maps]: 0
 NHWC, 1 NHCWB16.
 """
@@ -14,7 +14,7 @@ from npusim._jit import kernel
 
 _OP, _MAP, _ROLE, _WIDTH, _DEPTH, _PART_WIDTH, _PART_DEPTH, _NEEDS_NHWC = 0, 1, 2, 3, 4, 5, 6, 7
 _READS, _WRITES, _WORKS_IN = 0, 1, 2
-_ELEMENT_BITS, _FLAGS = 4, 5
+_DTYPE, _ELEMENT_BITS, _FLAGS = 4, 5, 6
 _IS_INPUT, _IS_OUTPUT, _IS_CONSTANT, _IS_VARIABLE = 1, 2, 4, 8
 _DEPTH_ALIGNMENT = 16
 _ELEMENTS_MAX = (1 << 31) - 1
@@ -23,7 +23,7 @@ _QUANTUM = 16
 
 @kernel
 def padded_elements(map_: Any, brick: Any) -> Any:
-    """Elements of a map i64 [6] in memory, its depth padded if brick."""
+    """Elements of a map i64 [7] in memory, its depth padded if brick."""
     depth = map_[3]
     if brick:
         depth = (depth + _DEPTH_ALIGNMENT - 1) // _DEPTH_ALIGNMENT * _DEPTH_ALIGNMENT
@@ -83,7 +83,7 @@ def can_replace(ifm: Any, ofm: Any, maps: Any, formats: Any, map_ranges: Any) ->
         return False
     if maps[ofm, _FLAGS] & _IS_VARIABLE or formats[ifm] != formats[ofm]:
         return False
-    for axis in range(_ELEMENT_BITS + 1):
+    for axis in range(_DTYPE + 1):
         if maps[ifm, axis] != maps[ofm, axis]:
             return False
     return map_ranges[ifm, 1] == 1 and map_ranges[ofm, 2] == 1

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from npusim._arguments import integer_array
 from npusim.cost.program import FeatureMap, NpuOp, Program, View
 from npusim.errors import ConfigError
+from npusim.tensor import DTYPES
 
 Int64Array: TypeAlias = npt.NDArray[np.int64]
 
@@ -25,7 +26,8 @@ ACCESS_COLUMNS: Final = (
 )
 """One use of a map by an operation: both as numbers within their program; `ROLES`; the map's width
 and depth as the operation counts them; those of the part it uses; whether that needs NHWC."""
-MAP_COLUMNS: Final = ("batch", "height", "width", "depth", "element_bits", "flags")
+MAP_COLUMNS: Final = ("batch", "height", "width", "depth", "dtype", "element_bits", "flags")
+"""Its shape as stored; number of its type in `npusim.tensor.DTYPES`; bits of an element; flags."""
 
 READS, WRITES, WORKS_IN = 0, 1, 2
 ROLES: Final = ("reads", "writes", "works in")
@@ -34,7 +36,7 @@ IS_INPUT, IS_OUTPUT, IS_CONSTANT, IS_VARIABLE = 1, 2, 4, 8
 
 _DEPTH_ALIGNMENT: Final = 16
 _NHWC_KINDS: Final = ("transpose",)
-_IN_PLACE_UNITS: Final = ("elementwise",)
+_IN_PLACE_KINDS: Final = ("activation", "quantize")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +45,7 @@ class MemoryTable:
 
     Attributes:
         accesses: int64 [n_accesses, 8], columns `ACCESS_COLUMNS`.
-        maps: int64 [n_maps, 6], columns `MAP_COLUMNS`.
+        maps: int64 [n_maps, 7], columns `MAP_COLUMNS`.
         in_place: whether the ofm may take the place of an ifm, int64 [n_ops], 0 or 1.
         starts: int64 [n_programs + 1, 3]: first access, map and operation of each program, and
             behind the last one how many there are.
@@ -121,8 +123,11 @@ def memory_table(program: Program) -> MemoryTable:
         for view, role in _views(program, op, written):
             nhwc = _needs_nhwc(program, op, view, role)
             accesses.append([i, view.map, role, *view.shape[2:], *view.part[2:], nhwc])
-        in_place.append(op.unit in _IN_PLACE_UNITS)
-    maps = [[*one.shape, one.bits, _flags(one)] for one in program.maps]
+        in_place.append(_goes_in_place(op))
+    dtypes = list(DTYPES)
+    maps = [
+        [*one.shape, dtypes.index(one.dtype), one.bits, _flags(one)] for one in program.maps
+    ]
     starts = [[0, 0, 0], [len(accesses), len(maps), len(in_place)]]
     return MemoryTable(
         np.array(accesses, np.int64).reshape(-1, len(ACCESS_COLUMNS)),
@@ -149,6 +154,11 @@ def _views(program: Program, op: NpuOp, written: set[int]) -> list[tuple[View, i
         views.append((View(op.scratch, program.maps[op.scratch].shape), WORKS_IN))
     written |= {view.map for view in outputs}
     return views + [(view, WRITES) for view in outputs]
+
+
+def _goes_in_place(op: NpuOp) -> bool:
+    """Whether every element of the ofm comes from the one at the same place of an ifm."""
+    return op.unit == "elementwise" or op.kind in _IN_PLACE_KINDS
 
 
 def _flags(one: FeatureMap) -> int:

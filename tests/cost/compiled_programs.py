@@ -62,18 +62,24 @@ class Reader:
         self.compiled, self.network = compiled, network
         rows = oracle.table_rows(compiled, "perf", "perf_debug", "group")
         rows = [row for row in rows if "operator" in row]
-        self.rows = [row for row in rows if not row.get("group_id")]
+        main = [row for row in rows if not row.get("group_id")]
+        times = [int(row["time_index"]) for row in main]
+        falls = [i for i in range(1, len(times)) if times[i] < times[i - 1]]
+        self.rows = main[falls[-1] if falls else 0 :]  # what initializes variables comes before
         self.last = {row["id"]: row for row in self.rows}
         self.last |= {row["group_id"]: row for row in rows if row.get("group_id")}
         self.tensors = oracle.table_rows(compiled, "tensors")
+        self.stored = {tensor.name: tensor for tensor in network.tensors}
         self.maps: list[FeatureMap] = []
         self.index: dict[Any, int] = {}
+        self.times: dict[int, int] = {}
         self.written: dict[str, int] = {}
         self.sources: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
         for row in oracle.table_lists(compiled, "perf_debug_conn"):
             self.sources[row["id"]][int(row["input_index"])].append(row["input_op_id"])
 
     def read(self) -> Compiled:
+        self.keys = self.outputs()
         for row in self.rows:
             self.written[row["id"]] = self.output(row)
         ops = tuple(self.op(row) for row in self.rows)
@@ -93,51 +99,81 @@ class Reader:
             result.arena_bytes -= result.flash_bytes
         return result
 
-    def map(self, key: Any, **fields: Any) -> int:
+    def outputs(self) -> dict[str, str]:
+        """For each operation the first one that writes the same map."""
+        first = {row["id"]: row["id"] for row in self.rows}
+        parts: dict[Any, str] = {}
+        groups = [ids for row in self.rows for ids in self.sources[row["id"]].values()]
+        for row in self.rows:
+            last = self.last[row["id"]]
+            if part_of(last, "ofm")[0] is not None:
+                key = (last["name"], shape_of(last, "ofm_shape"))
+                groups.append([parts.setdefault(key, row["id"]), row["id"]])
+        for ids in groups:
+            same = [one for one in ids if one in first]
+            for one in same[1:]:
+                old, new = first[one], first[same[0]]
+                first = {key: new if value == old else value for key, value in first.items()}
+        return first
+
+    def map(self, key: Any, name: str, time: int, row: Any, prefix: str, **flags: Any) -> int:
+        """The number of a map, stored as the network says where that is the same tensor."""
         if key not in self.index:
             self.index[key] = len(self.maps)
-            self.maps.append(FeatureMap(str(key), **fields))
+            self.times[len(self.maps)] = time
+            shape, dtype = shape_of(row, f"{prefix}_shape"), row[f"{prefix}_dtype"].lower()
+            tensor = self.stored.get(name)
+            if tensor is not None and tensor.n_elements == np.prod(shape):
+                shape = (*(1,) * (4 - len(tensor.shape)), *tensor.shape)[-4:]
+            self.maps.append(FeatureMap(name, shape, dtype, **flags))
         return self.index[key]
 
     def output(self, row: Any) -> int:
-        row, name = self.last[row["id"]], self.last[row["id"]]["name"]
-        flags = {
-            "is_output": name in {tensor.name for tensor in self.network.outputs},
-            "is_variable": name in {t.name for t in self.network.tensors if t.is_variable},
-        }
-        shape = shape_of(row, "ofm_shape")
-        return self.map(name, shape=shape, dtype=row["ofm_dtype"].lower(), **flags)
+        last, time = self.last[row["id"]], int(row["time_index"])
+        name = last["name"]
+        variable = name in self.stored and self.stored[name].is_variable
+        return self.map(
+            name if variable else self.keys[row["id"]],
+            *(name, time, last, "ofm"),
+            is_output=name in {tensor.name for tensor in self.network.outputs},
+            is_variable=variable,
+        )
 
     def input(self, row: Any, which: int) -> View | None:
         prefix = ("ifm", "ifm2")[which]
-        shape = shape_of(row, f"{prefix}_shape")
+        shape, time = shape_of(row, f"{prefix}_shape"), int(row["time_index"])
         if which and not any(shape):
             return None
         writers = self.sources[row["id"]][which]
         known = [self.written[one] for one in writers if one in self.written]
-        dtype = row[f"{prefix}_dtype"].lower()
         if known:
             index = known[0]
         elif "-1" in writers:
-            index = self.map(self.network_input(shape), shape=shape, dtype=dtype, is_input=True)
+            name = self.given([t.name for t in self.network.inputs], shape, time)
+            index = self.map(name, name, 0, row, prefix, is_input=True)
         elif not writers:
-            variables = [t.name for t in self.network.tensors if t.is_variable]
-            name = next((t for t in variables if t in self.index), variables[0])
-            index = self.map(name, shape=shape, dtype=dtype, is_variable=True)
+            name = self.given([t.name for t in self.stored.values() if t.is_variable], shape, time)
+            index = self.map(name, name, time, row, prefix, is_variable=True)
         else:
             name = f"constant {writers}"
-            index = self.map(name, shape=shape, dtype=dtype, is_constant=True)
-        return View(index, shape, *part_of(row, prefix))
+            index = self.map(name, name, time, row, prefix, is_constant=True)
+        step = tuple(int(row[f"{prefix}_strides_{axis}"]) for axis in "hw")
+        return View(index, shape, *part_of(row, prefix), step)
 
-    def network_input(self, shape: Any) -> str:
-        same = [t for t in self.network.inputs if t.n_elements == np.prod(shape)]
-        return same[0].name
+    def given(self, names: list[str], shape: Any, time: int) -> str:
+        """Which of some tensors an operation reads: the first of that size that is alive."""
+        alive = {t["name"]: int(t["end_time"]) for t in self.tensors if t["memory"] == "Sram"}
+        same = [n for n in names if self.stored[n].n_elements == np.prod(shape)]
+        same = [n for n in same if alive.get(n, -1) > time] or same
+        return min(same, key=lambda name: alive[name])
 
     def op(self, row: Any) -> NpuOp:
         ifm = self.input(row, 0)
         last = self.last[row["id"]]
         assert ifm is not None
-        ofm = View(self.written[row["id"]], shape_of(last, "ofm_shape"), *part_of(last, "ofm"))
+        step = tuple(int(last[f"ofm_strides_{axis}"]) for axis in "hw")
+        shape = shape_of(last, "ofm_shape")
+        ofm = View(self.written[row["id"]], shape, *part_of(last, "ofm"), step)
         return NpuOp(row["name"], KINDS[row["operator"]], ifm, ofm, self.input(row, 1))
 
     def schedule(self) -> MemorySchedule:
@@ -166,10 +202,14 @@ class Reader:
             if tensor["usage"] == "OpBuffering":
                 head, _, op = tensor["name"].rpartition("_op")
                 result.ranges[int(op), int("double2" in head)] = numbers
-            elif tensor["name"] in self.index:
-                result.ranges[self.index[tensor["name"]]] = numbers
-            else:
-                result.ranges[tensor["name"]] = numbers
+                continue
+            alive = range(numbers[0], numbers[1] + 1)
+            found = [
+                i
+                for i, one in enumerate(self.maps)
+                if one.name == tensor["name"] and self.times[i] in alive
+            ]
+            result.ranges[found[0] if found else tensor["name"]] = numbers
 
 
 def shape_of(row: Any, prefix: str) -> tuple[int, int, int, int]:
