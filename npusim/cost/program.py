@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim.network import Op
+from npusim.tensor import DTYPES
 
 Shape4 = tuple[int, int, int, int]
 """(batch, height, width, depth)."""
@@ -50,8 +51,6 @@ the multipliers unchanged, as a pool of one element; "compound" is a sequence of
 ACTIVATIONS: Final = ("none", "relu", "table")
 """What the output stage does after an operation: nothing, clamping, a look-up table."""
 
-_DTYPE_BITS: Final = {"int8": 8, "uint8": 8, "int16": 16, "int32": 32, "bool": 8, "int64": 64}
-
 
 @dataclass(frozen=True, slots=True)
 class FeatureMap:
@@ -60,7 +59,8 @@ class FeatureMap:
     Attributes:
         name: of the tensor.
         shape: as stored.
-        dtype: "int8", "uint8", "int16", "int32"; others occur only between CPU operations.
+        dtype: "int8", "uint8", "int16", "int32"; others of `npusim.tensor.DTYPES` occur only
+            between CPU operations.
         is_input: whether the caller provides it.
         is_output: whether the caller gets it.
         is_constant: whether it is in flash, with the weights.
@@ -79,8 +79,8 @@ class FeatureMap:
 
     @property
     def bits(self) -> int:
-        """Bits of an element."""
-        return _DTYPE_BITS.get(self.dtype, 8)
+        """Bits of an element; 0 where the type does not fix them."""
+        return DTYPES[self.dtype].bits
 
     @property
     def n_elements(self) -> int:

@@ -72,16 +72,22 @@ tensor_allocator=HillClimb
 Row = dict[str, Any]
 
 
-def compile_model(model: Network | bytes, npu: str, *, slices: bool = True) -> Any:
-    """What the compiler returns; without `slices` it cuts no layer to buffer its weights."""
+def compile_model(
+    model: Network | bytes, npu: str, *, slices: bool = True, sram_only: bool = False
+) -> Any:
+    """What the compiler returns; without `slices` it cuts no layer to buffer its weights, with
+    `sram_only` weights and feature maps are in the same memory."""
     model = model if isinstance(model, bytes) else to_bytes(model)
     regor = pytest.importorskip("ethosu.regor", reason="ethos-u-vela is the oracle")
     architecture, macs, n_cores = NPUS[npu]
+    system = _SYSTEM
+    if sram_only:
+        system = system.replace("Shared_Sram", "Sram_Only").replace("=Axi1", "=Axi0")
     return regor.compile(
         architecture,
         model,
         "TFLITE",
-        _SYSTEM.format(macs=macs, n_cores=n_cores),
+        system.format(macs=macs, n_cores=n_cores),
         options=_OPTIONS.format(disabled="" if slices else "WeightBuffering"),
         verbose=False,
     )
@@ -92,13 +98,23 @@ def compile_rows(network: Network, npu: str) -> list[Row] | None:
     compiled = compile_model(network, npu)
     if compiled.perf_report.cpuOps:
         return None
-    tables = compiled.opt_database.tables
+    rows = table_rows(compiled, "perf", "perf_debug", "perf_debug_main")
+    return [row for row in map(_numbers, rows) if row["operator"] in MAC_OPERATORS]
+
+
+def table_lists(compiled: Any, name: str) -> list[Row]:
+    """The lines of one table of the compiler's database."""
+    table = compiled.opt_database.tables[name]
+    return [dict(zip(table.header, line, strict=True)) for line in table.data]
+
+
+def table_rows(compiled: Any, *names: str) -> list[Row]:
+    """Lines of several tables, those with the same id as one."""
     rows: dict[str, Row] = {}
-    for name in ("perf", "perf_debug", "perf_debug_main"):
-        for line in tables[name].data:
-            record = dict(zip(tables[name].header, line, strict=True))
+    for name in names:
+        for record in table_lists(compiled, name):
             rows.setdefault(record["id"], {}).update(record)
-    return [row for row in map(_numbers, rows.values()) if row["operator"] in MAC_OPERATORS]
+    return list(rows.values())
 
 
 def stored_rows(folder: Path, npu: str) -> Iterator[Row]:

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs read back from the tables of Arm's compiler, with the memory it gave to their maps."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import regor_oracle as oracle
+
+from npusim.cost.liveness import MemorySchedule
+from npusim.cost.program import FeatureMap, NpuOp, Program, View
+from npusim.formats.tflite_write import to_bytes
+from npusim.network import Network
+
+KINDS = {
+    **{"Conv2D": "conv", "DepthwiseConv2D": "depthwise", "FullyConnected": "fully_connected"},
+    **{"TransposeConv2D": "transpose_conv", "MaxPool": "max_pool", "AvgPool": "average_pool"},
+    **{"ReduceSum": "reduce_sum", "MemoryCopy": "copy", "Transpose": "transpose"},
+    **{"MatMul": "matmul", "Tile": "tile", "Quantize": "quantize", "Reverse": "reverse"},
+    **{"Add": "add", "Sub": "sub", "Mul": "mul", "Minimum": "minimum", "Maximum": "maximum"},
+    **{"Abs": "abs", "LeakyRelu": "leaky_relu", "CLZ": "clz", "SHL": "shift_left"},
+    **{"Asr": "shift_right", "ReduceMax": "reduce_max", "Passthrough": "cpu"},
+    **dict.fromkeys(("LUT", "Sigmoid", "Tanh", "Relu", "Clamp", "Relu6"), "activation"),
+}
+
+
+@dataclass
+class Compiled:
+    """A program and what the compiler did with it.
+
+    Attributes:
+        program: operations with connections, shapes, parts and types; no weights.
+        schedule: weight buffers and cascades.
+        formats: of each map, by name.
+        ranges: (start, end, address, bytes) of each tensor in the arena, by map; and of the weight
+            buffers by (operation, half).
+        arena_bytes: what it allocated.
+        flash_bytes: what it put into read-only memory.
+    """
+
+    program: Program
+    schedule: MemorySchedule
+    formats: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    ranges: dict[Any, tuple[int, int, int, int]] = field(default_factory=dict)
+    arena_bytes: int = 0
+    flash_bytes: int = 0
+
+
+def compile_program(network: Network, npu: str, **options: Any) -> Compiled:
+    """Compile a network and read its program back."""
+    compiled = oracle.compile_model(to_bytes(network), npu, **options)
+    return Reader(compiled, network).read()
+
+
+class Reader:
+    """Turns the compiler's tables into a `Compiled`."""
+
+    def __init__(self, compiled: Any, network: Network):
+        self.compiled, self.network = compiled, network
+        rows = oracle.table_rows(compiled, "perf", "perf_debug", "group")
+        rows = [row for row in rows if "operator" in row]
+        main = [row for row in rows if not row.get("group_id")]
+        times = [int(row["time_index"]) for row in main]
+        falls = [i for i in range(1, len(times)) if times[i] < times[i - 1]]
+        self.rows = main[falls[-1] if falls else 0 :]  # what initializes variables comes before
+        self.last = {row["id"]: row for row in self.rows}
+        self.last |= {row["group_id"]: row for row in rows if row.get("group_id")}
+        self.tensors = oracle.table_rows(compiled, "tensors")
+        self.stored = {tensor.name: tensor for tensor in network.tensors}
+        self.maps: list[FeatureMap] = []
+        self.index: dict[Any, int] = {}
+        self.times: dict[int, int] = {}
+        self.written: dict[str, int] = {}
+        self.sources: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for row in oracle.table_lists(compiled, "perf_debug_conn"):
+            self.sources[row["id"]][int(row["input_index"])].append(row["input_op_id"])
+
+    def read(self) -> Compiled:
+        self.keys = self.outputs()
+        for row in self.rows:
+            self.written[row["id"]] = self.output(row)
+        ops = tuple(self.op(row) for row in self.rows)
+        result = Compiled(Program(self.network.name, tuple(self.maps), ops), self.schedule())
+        for row, op in zip(self.rows, ops, strict=True):
+            last = self.last[row["id"]]
+            result.formats[op.ofm.map].add(last["ofm_format"])
+            result.formats[op.ifm.map].add(row["ifm_format"])
+            if op.ifm2 is not None:
+                result.formats[op.ifm2.map].add(row["ifm2_format"])
+        self.ranges(result)
+        report = self.compiled.perf_report
+        memories = {name: memory.peakUsage for name, memory in report.memories.items()}
+        result.flash_bytes = report.readOnlyPeakUsage
+        result.arena_bytes = memories["Sram"]
+        if "OffChipFlash" not in memories:
+            result.arena_bytes -= result.flash_bytes
+        return result
+
+    def outputs(self) -> dict[str, str]:
+        """For each operation the first one that writes the same map."""
+        first = {row["id"]: row["id"] for row in self.rows}
+        parts: dict[Any, str] = {}
+        groups = [ids for row in self.rows for ids in self.sources[row["id"]].values()]
+        for row in self.rows:
+            last = self.last[row["id"]]
+            if part_of(last, "ofm")[0] is not None:
+                key = (last["name"], shape_of(last, "ofm_shape"))
+                groups.append([parts.setdefault(key, row["id"]), row["id"]])
+        for ids in groups:
+            same = [one for one in ids if one in first]
+            for one in same[1:]:
+                old, new = first[one], first[same[0]]
+                first = {key: new if value == old else value for key, value in first.items()}
+        return first
+
+    def map(self, key: Any, name: str, time: int, row: Any, prefix: str, **flags: Any) -> int:
+        """The number of a map, stored as the network says where that is the same tensor."""
+        if key not in self.index:
+            self.index[key] = len(self.maps)
+            self.times[len(self.maps)] = time
+            shape, dtype = shape_of(row, f"{prefix}_shape"), row[f"{prefix}_dtype"].lower()
+            tensor = self.stored.get(name)
+            if tensor is not None and tensor.n_elements == np.prod(shape):
+                shape = (*(1,) * (4 - len(tensor.shape)), *tensor.shape)[-4:]
+            self.maps.append(FeatureMap(name, shape, dtype, **flags))
+        return self.index[key]
+
+    def output(self, row: Any) -> int:
+        last, time = self.last[row["id"]], int(row["time_index"])
+        name = last["name"]
+        variable = name in self.stored and self.stored[name].is_variable
+        return self.map(
+            name if variable else self.keys[row["id"]],
+            *(name, time, last, "ofm"),
+            is_output=name in {tensor.name for tensor in self.network.outputs},
+            is_variable=variable,
+        )
+
+    def input(self, row: Any, which: int) -> View | None:
+        prefix = ("ifm", "ifm2")[which]
+        shape, time = shape_of(row, f"{prefix}_shape"), int(row["time_index"])
+        if which and not any(shape):
+            return None
+        writers = self.sources[row["id"]][which]
+        known = [self.written[one] for one in writers if one in self.written]
+        if known:
+            index = known[0]
+        elif "-1" in writers:
+            name = self.given([t.name for t in self.network.inputs], shape, time)
+            index = self.map(name, name, 0, row, prefix, is_input=True)
+        elif not writers:
+            name = self.given([t.name for t in self.stored.values() if t.is_variable], shape, time)
+            index = self.map(name, name, time, row, prefix, is_variable=True)
+        else:
+            name = f"constant {writers}"
+            index = self.map(name, name, time, row, prefix, is_constant=True)
+        step = tuple(int(row[f"{prefix}_strides_{axis}"]) for axis in "hw")
+        return View(index, shape, *part_of(row, prefix), step)
+
+    def given(self, names: list[str], shape: Any, time: int) -> str:
+        """Which of some tensors an operation reads: the first of that size that is alive."""
+        alive = {t["name"]: int(t["end_time"]) for t in self.tensors if t["memory"] == "Sram"}
+        same = [n for n in names if self.stored[n].n_elements == np.prod(shape)]
+        same = [n for n in same if alive.get(n, -1) > time] or same
+        return min(same, key=lambda name: alive[name])
+
+    def op(self, row: Any) -> NpuOp:
+        ifm = self.input(row, 0)
+        last = self.last[row["id"]]
+        assert ifm is not None
+        step = tuple(int(last[f"ofm_strides_{axis}"]) for axis in "hw")
+        shape = shape_of(last, "ofm_shape")
+        ofm = View(self.written[row["id"]], shape, *part_of(last, "ofm"), step)
+        return NpuOp(row["name"], KINDS[row["operator"]], ifm, ofm, self.input(row, 1))
+
+    def schedule(self) -> MemorySchedule:
+        n_ops = len(self.rows)
+        n_bytes = np.zeros((n_ops, 2), np.int64)
+        for tensor in self.tensors:
+            if tensor["usage"] == "OpBuffering":
+                head, _, op = tensor["name"].rpartition("_op")
+                n_bytes[int(op), int("double2" in head)] = int(tensor["size"], 16)
+        nothing = np.zeros(n_ops, np.int64)
+        return MemorySchedule(
+            n_bytes,
+            np.array([int(row["weight_pre_buffer"] or 0) for row in self.rows], np.int64),
+            np.array([row["ofm_depth_slices"].count("|") for row in self.rows], np.int64),
+            np.arange(n_ops),
+            np.array([int(row["cascade"]) for row in self.rows], np.int64),
+            nothing,
+        )
+
+    def ranges(self, result: Compiled) -> None:
+        for tensor in self.tensors:
+            if tensor["memory"] != "Sram":
+                continue
+            numbers = (int(tensor["start_time"]), int(tensor["end_time"]))
+            numbers += (int(tensor["start_address"], 16), int(tensor["size"], 16))
+            if tensor["usage"] == "OpBuffering":
+                head, _, op = tensor["name"].rpartition("_op")
+                result.ranges[int(op), int("double2" in head)] = numbers
+                continue
+            alive = range(numbers[0], numbers[1] + 1)
+            found = [
+                i
+                for i, one in enumerate(self.maps)
+                if one.name == tensor["name"] and self.times[i] in alive
+            ]
+            result.ranges[found[0] if found else tensor["name"]] = numbers
+
+
+def shape_of(row: Any, prefix: str) -> tuple[int, int, int, int]:
+    n, h, w, c = (int(row[f"{prefix}_{axis}"]) for axis in "nhwc")
+    return n, h, w, c
+
+
+def part_of(row: Any, prefix: str) -> tuple[Any, Any]:
+    """Offset and shape of the part that is used."""
+    part = shape_of(row, f"{prefix}_slice")
+    return (shape_of(row, f"{prefix}_offset"), part) if any(part) else (None, None)
