@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from npusim import errors as errors
+    from npusim import hardware as hardware
     from npusim import schemes as schemes
     from npusim import weights as weights
     from npusim.errors import NpusimError as NpusimError
@@ -33,7 +34,7 @@ _LAZY = {
     "Op": "npusim.network",
     "Tensor": "npusim.network",
 }
-_LAZY_MODULES = ("errors", "schemes", "weights")
+_LAZY_MODULES = ("errors", "hardware", "schemes", "weights")
 
 __all__ = [
     "Network",
@@ -42,6 +43,7 @@ __all__ = [
     "Tensor",
     "__version__",
     "errors",
+    "hardware",
     "load",
     "schemes",
     "weights",

@@ -96,16 +96,14 @@ def positive(what: str, value: Any) -> float:
     Raises:
         ConfigError: `value` is not one real number, is not finite, or is zero or less.
     """
-    array = real_array(what, value, -math.inf, math.inf) if not _is_nan(value) else np.array(value)
-    if array.ndim:
-        raise ConfigError(f"{what} must be one number, got shape {array.shape}")
-    if not 0 < array < math.inf:
-        raise ConfigError(f"{what} must be more than 0 and finite, got {array:g}")
-    return float(array)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, (float, np.floating)) and math.isnan(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ConfigError(f"{what} must be one number, got {_short(value)}")
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{what} must be more than 0 and finite, got {_short(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigError(f"{what} must be more than 0 and finite, got {_short(value)}") from None
 
 
 def _short(value: Any) -> str:

@@ -10,16 +10,16 @@ machine("ethos-u55-128", overrides={"sram_bytes_per_cycle": 4})    # what if?
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from hashlib import blake2b
 from importlib import resources
 from os import PathLike
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from npusim._arguments import choice
-from npusim.errors import ConfigError
+from npusim.errors import ConfigError, UnknownNameError
 from npusim.memories import (
     BANDWIDTHS,
     PORTS,
@@ -36,9 +36,11 @@ from npusim.vela_ini import VelaIni, read_vela_ini
 DEFAULT_NPU: Final = "ethos-u55-128"
 DEFAULT_SYSTEM_CONFIG: Final = "Ethos_U55_High_End_Embedded"
 DEFAULT_MEMORY_MODE: Final = "Shared_Sram"
+INTERNAL_DEFAULT: Final = "internal-default"
 
 _NPU_FIELDS: Final = tuple(item.name for item in fields(NpuConfig) if item.name != "name")
 _MEMORY_FIELDS: Final = tuple(item.name for item in fields(MemorySpec) if item.name != "role")
+_Record = TypeVar("_Record", NpuConfig, MemorySpec, MemoryMode)
 _U55_PREFIX: Final = "Ethos_U55"
 _U55_AXI_BYTES: Final = 8
 _OTHER_AXI_BYTES: Final = 16
@@ -114,13 +116,11 @@ class Machine:
 
     def field_values(self) -> dict[str, Any]:
         """What `override` can change, by name, with the present values."""
-        values = {name: getattr(self.npu, name) for name in _NPU_FIELDS}
-        values["clock_hz"] = self.system.clock_hz
-        values["arena_cache_size_bytes"] = self.mode.arena_cache_size_bytes
-        for port in PORTS:
-            spec = getattr(self.system, port)
-            values |= {f"{spec.role}_{name}": getattr(spec, name) for name in _MEMORY_FIELDS}
-        return values
+        return {name: _value(self, name) for name in _field_names(*self._roles)}
+
+    @property
+    def _roles(self) -> tuple[str, ...]:
+        return tuple(getattr(self.system, port).role for port in PORTS)
 
     def override(self, values: Mapping[str, Any]) -> Machine:
         """This machine with other values of the fields named.
@@ -142,19 +142,26 @@ class Machine:
         >>> slow.feature_maps.bytes_per_cycle
         4.0
         """
-        known = self.field_values()
+        known = _field_names(*self._roles)
         for name in values:
-            choice("field of the hardware", name, known)
+            if name not in known:
+                raise UnknownNameError("field of the hardware", name, known)
         npu = {name: value for name, value in values.items() if name in _NPU_FIELDS}
-        system: dict[str, Any] = {
-            port: _changed(getattr(self.system, port), values) for port in PORTS
-        }
+        system: dict[str, Any] = {}
+        for port in PORTS:
+            spec = getattr(self.system, port)
+            if (changed := _changed(spec, values)) is not spec:
+                system[port] = changed
         if "clock_hz" in values:
             system["clock_hz"] = values["clock_hz"]
         mode = self.mode
         if "arena_cache_size_bytes" in values:
             mode = replace(mode, arena_cache_size_bytes=values["arena_cache_size_bytes"])
-        return Machine(replace(self.npu, **npu), replace(self.system, **system), mode)
+        return Machine(
+            replace(self.npu, **npu) if npu else self.npu,
+            replace(self.system, **system) if system else self.system,
+            mode,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """JSON values.
@@ -177,13 +184,16 @@ class Machine:
         """The machine of `to_json`; its ``memories`` follow from the rest.
 
         Raises:
-            ConfigError: a record lacks a field, has another, or a value is out of its range.
+            ConfigError: a record lacks a field, or a value is out of its range.
+            UnknownNameError: a record has a field too many, or one that names nothing.
         """
-        try:
-            npu = NpuConfig(**values["npu"])
-            return cls(npu, _system(**values["system_config"]), MemoryMode(**values["memory_mode"]))
-        except (KeyError, TypeError) as error:
-            raise ConfigError(f"a machine must have the keys of to_json, got {error}") from None
+        known = {"npu", "system_config", "memory_mode", "memories"}
+        _check_keys("a machine", values, known - {"memories"}, known)
+        return cls(
+            _record(NpuConfig, "npu", values["npu"]),
+            _system("system_config", values["system_config"]),
+            _record(MemoryMode, "memory_mode", values["memory_mode"]),
+        )
 
 
 def machine(
@@ -200,8 +210,10 @@ def machine(
 
     Args:
         npu: preset name or record.
-        system_config: name in `config_files` or among `system_config_names`, or a record.
-        memory_mode: name in `config_files` or among `memory_mode_names`, or a record.
+        system_config: name in `config_files` or among `system_config_names`, or a record; or
+            "internal-default", which Arm's compiler takes where none is given, by kind of NPU.
+        memory_mode: name in `config_files` or among `memory_mode_names`, or a record; or
+            "internal-default".
         config_files: configuration files of Arm's compiler; their names come before the presets'.
         overrides: new values of single fields, see `Machine.override`.
         outstanding_limits: whether the presets' and files' numbers of reads and writes under way
@@ -224,6 +236,10 @@ def machine(
     built_in = _presets(outstanding_limits)
     systems = {**built_in.system_configs, **ini.system_configs}
     modes = {**built_in.memory_modes, **ini.memory_modes}
+    if system_config == INTERNAL_DEFAULT:
+        system_config = _compiler_default(config, "system_config")
+    if memory_mode == INTERNAL_DEFAULT:
+        memory_mode = _compiler_default(config, "memory_mode")
     if not isinstance(system_config, SystemConfig):
         system_config = systems[choice("system config", system_config, systems)]
     if not isinstance(memory_mode, MemoryMode):
@@ -245,56 +261,124 @@ def memory_mode_names() -> list[str]:
     return sorted(_presets(False).memory_modes)
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Name and value of a ``name=value`` such as the option ``--set`` takes.
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Values by name, for `Machine.override`, of texts ``name=value`` that an option took.
 
-    A value is an integer, a number, several of them between commas, or ``none``.
+    A value is a number, several of them between commas, or ``none``.
 
     Raises:
-        ConfigError: there is no ``=``, or the value is none of these.
+        ConfigError: there is no ``=``, the value is none of these, or a name is there twice.
 
-    >>> parse_setting("clock_hz=250e6")
-    ('clock_hz', 250000000.0)
+    >>> parse_settings(["clock_hz=250e6", "sram_max_reads=none"])
+    {'clock_hz': 250000000, 'sram_max_reads': None}
     """
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise ConfigError(f"a setting must be name=value, got {text!r}")
-    if value.strip().lower() == "none":
-        return name.strip(), None
-    parts = [_parsed(text, part) for part in value.split(",")]
-    return name.strip(), parts[0] if len(parts) == 1 else tuple(parts)
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            raise ConfigError(f"a setting must be name=value, got {text!r}")
+        if name in values:
+            raise ConfigError(f"setting {name!r} must be given once, got it again: {text!r}")
+        if value.lower() == "none":
+            values[name] = None
+        else:
+            numbers = tuple(_number(text, part) for part in value.split(","))
+            values[name] = numbers if len(numbers) > 1 else numbers[0]
+    return values
 
 
-def _parsed(text: str, part: str) -> int | float:
-    for kind in (int, float):
-        try:
-            return kind(part)
-        except ValueError:
-            continue
-    raise ConfigError(f"value of a setting must be a number, got {text!r}")
+def _number(text: str, part: str) -> int | float:
+    """The number of `part`; a whole one, however written, as an int."""
+    try:
+        number = float(part)
+    except ValueError:
+        raise ConfigError(f"value of a setting must be a number, got {text!r}") from None
+    return int(number) if number.is_integer() else number
+
+
+@cache
+def _field_names(*roles: str) -> dict[str, None]:
+    """Names of what can be overridden where memories have these roles, in a fixed order."""
+    of_memories = [f"{role}_{name}" for role in roles for name in _MEMORY_FIELDS]
+    names = [*_NPU_FIELDS, "clock_hz", "arena_cache_size_bytes", *of_memories]
+    return dict.fromkeys(names)
+
+
+def _value(machine: Machine, name: str) -> Any:
+    for record in (machine.npu, machine.system, machine.mode):
+        if hasattr(record, name):
+            return getattr(record, name)
+    specs = (machine.system.axi0, machine.system.axi1)
+    spec = next(spec for spec in specs if name.startswith(f"{spec.role}_"))
+    return getattr(spec, name.removeprefix(f"{spec.role}_"))
 
 
 def _changed(spec: MemorySpec, values: Mapping[str, Any]) -> MemorySpec:
     prefix = f"{spec.role}_"
-    mine = {name: values[prefix + name] for name in _MEMORY_FIELDS if prefix + name in values}
+    mine = {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix)
+    }
     if any(mine.get(name) is not None for name in BANDWIDTHS):
         mine = dict.fromkeys(BANDWIDTHS) | mine
-    return replace(spec, **mine)
+        if mine["clock_scale"] is None:
+            mine = {"ports_used": 1} | mine  # the new bandwidth is that of all ports
+    return replace(spec, **mine) if mine else spec
 
 
-def _system(name: str, clock_hz: float, axi0: Any, axi1: Any) -> SystemConfig:
-    return SystemConfig(name, clock_hz, MemorySpec(**axi0), MemorySpec(**axi1))
+def _check_keys(what: str, values: Any, required: Set[str], known: Set[str]) -> None:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{what} must have keys and values, got {type(values).__name__}")
+    for key in values:
+        choice(f"key of {what}", key, known)
+    for key in sorted(required):
+        if key not in values:
+            raise ConfigError(f"{what} must have the key {key!r}, got none")
+
+
+def _record(kind: type[_Record], what: str, values: Any) -> _Record:
+    """The dataclass of JSON values by attribute."""
+    names = {item.name for item in fields(kind)}
+    required = {item.name for item in fields(kind) if item.default is MISSING}
+    _check_keys(what, values, required, names)
+    return kind(**values)
+
+
+def _system(what: str, values: Any) -> SystemConfig:
+    _check_keys(what, values, {"name", "clock_hz", *PORTS}, {"name", "clock_hz", *PORTS})
+    specs = {port: _record(MemorySpec, f"{port} of {what}", values[port]) for port in PORTS}
+    return SystemConfig(values["name"], values["clock_hz"], **specs)
 
 
 @cache
 def _presets(outstanding_limits: bool) -> VelaIni:
-    text = resources.files("npusim").joinpath("memory_presets.json").read_text(encoding="utf-8")
-    systems, modes = {}, {}
-    for group in json.loads(text):
-        for name, record in group["system_configs"].items():
+    systems: dict[str, SystemConfig] = {}
+    modes: dict[str, MemoryMode] = {}
+    for group in _preset_file()["groups"]:
+        for name, values in group["system_configs"].items():
             if not outstanding_limits:
                 for port in PORTS:
-                    record[port] |= {"max_reads": None, "max_writes": None}
-            systems[name] = _system(name, **record)
-        modes |= {name: MemoryMode(name, **r) for name, r in group["memory_modes"].items()}
+                    values[port] |= {"max_reads": None, "max_writes": None}
+            systems[name] = _system(f"system config {name}", {"name": name, **values})
+        for name, values in group["memory_modes"].items():
+            modes[name] = MemoryMode(name, **values)
     return VelaIni(systems, modes)
+
+
+def _compiler_default(npu: NpuConfig, what: str) -> str:
+    """The name that Arm's compiler takes where none is given."""
+    defaults: dict[str, dict[str, str]] = _preset_file()["internal_defaults"]
+    for family, names in defaults.items():
+        if npu.name.startswith(family):
+            return names[what]
+    raise ConfigError(
+        f"{what} {INTERNAL_DEFAULT!r} must be asked for an npu whose name begins with "
+        f"{' or '.join(defaults)}, got {npu.name!r}"
+    )
+
+
+def _preset_file() -> dict[str, Any]:
+    text = resources.files("npusim").joinpath("memory_presets.json").read_text(encoding="utf-8")
+    values: dict[str, Any] = json.loads(text)
+    return values

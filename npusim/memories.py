@@ -40,13 +40,13 @@ class MemorySpec:
     Attributes:
         role: "sram", "dram", "on_chip_flash" or "off_chip_flash".
         clock_scale: bandwidth as the fraction of one AXI port's, or None.
-        bytes_per_cycle: bandwidth in bytes per NPU cycle, or None.
+        bytes_per_cycle: bandwidth in bytes per NPU cycle, taken as it is, or None.
         bytes_per_s: bandwidth in bytes per second, whatever the NPU's clock, or None. Exactly one
             of these three is given.
-        ports_used: AXI ports that share the traffic of a memory given by `clock_scale`.
+        ports_used: AXI ports that share the memory's traffic, each with `clock_scale`.
         read_latency_cycles: NPU cycles until the first byte of a read arrives.
         write_latency_cycles: NPU cycles until a write is done.
-        burst_bytes: bytes of the longest burst. Shorter ones waste the rest.
+        burst_bytes: bytes of the shortest efficient burst; a shorter one takes as long.
         size_bytes: bytes it holds, None where unlimited.
         max_reads: reads that can be under way at the same time, None where that limits nothing.
         max_writes: the same for writes.
@@ -76,17 +76,14 @@ class MemorySpec:
                 f"bandwidth of memory {self.role!r} must be given as one of "
                 f"{', '.join(BANDWIDTHS)}, got {' and '.join(given) or 'none'}"
             )
-        self._normalise(given[0], positive)
-        for name in ("ports_used", "burst_bytes"):
-            self._normalise(name, _positive_integer)
-        for name in ("read_latency_cycles", "write_latency_cycles"):
-            self._normalise(name, lambda what, value: integer(what, value, 0, _INTEGER_MAX))
-        for name in ("size_bytes", "max_reads", "max_writes"):
-            if getattr(self, name) is not None:
-                self._normalise(name, _positive_integer)
-
-    def _normalise(self, name: str, check: Any) -> None:
-        object.__setattr__(self, name, check(f"{self.role}_{name}", getattr(self, name)))
+        _check(self, self.role, (given[0],), positive)
+        _check(self, self.role, ("ports_used",), _positive_integer)
+        _check_transfers(self, self.role)
+        if self.clock_scale is None and self.ports_used != 1:
+            raise ConfigError(
+                f"{self.role}_ports_used must be 1 where {self.role}_{given[0]} is the bandwidth "
+                f"of all ports, got {self.ports_used}"
+            )
 
     def at(self, npu: NpuConfig, clock_hz: float) -> Memory:
         """This memory beside an NPU with that clock."""
@@ -123,10 +120,14 @@ class Memory:
         bytes_per_cycle: peak bandwidth in bytes per NPU cycle.
         read_latency_cycles: NPU cycles until the first byte of a read arrives.
         write_latency_cycles: NPU cycles until a write is done.
-        burst_bytes: bytes of the longest burst.
+        burst_bytes: bytes of the shortest efficient burst; a shorter one takes as long.
         size_bytes: bytes it holds, None where unlimited.
         max_reads: reads that can be under way at the same time, None where that limits nothing.
         max_writes: the same for writes.
+
+    Raises:
+        ConfigError: a number is not in its range.
+        UnknownNameError: no such role.
     """
 
     name: str
@@ -137,6 +138,11 @@ class Memory:
     size_bytes: int | None = None
     max_reads: int | None = None
     max_writes: int | None = None
+
+    def __post_init__(self) -> None:
+        choice("memory", self.name, ROLES)
+        _check(self, self.name, ("bytes_per_cycle",), positive)
+        _check_transfers(self, self.name)
 
     @property
     def read_bytes_per_cycle(self) -> float:
@@ -295,6 +301,27 @@ def resolve(npu: NpuConfig, system: SystemConfig, mode: MemoryMode) -> Memories:
             )
     at = {port: getattr(system, port).at(npu, system.clock_hz) for port in PORTS}
     return Memories(at[mode.feature_maps], at[mode.constants], at[mode.staging])
+
+
+def _check(record: Any, prefix: str, names: tuple[str, ...], check: Any) -> None:
+    """Replace attributes by what `check` makes of them: a plain int or float, not numpy's."""
+    for name in names:
+        value = getattr(record, name)
+        checked = check(f"{prefix}_{name}", value)
+        if checked is not value:
+            object.__setattr__(record, name, checked)
+
+
+def _check_transfers(record: MemorySpec | Memory, role: str) -> None:
+    _check(record, role, ("read_latency_cycles", "write_latency_cycles"), _natural)
+    _check(record, role, ("burst_bytes",), _positive_integer)
+    limits = ("size_bytes", "max_reads", "max_writes")
+    given = tuple(name for name in limits if getattr(record, name) is not None)
+    _check(record, role, given, _positive_integer)
+
+
+def _natural(what: str, value: Any) -> int:
+    return integer(what, value, 0, _INTEGER_MAX)
 
 
 def _positive_integer(what: str, value: Any) -> int:
