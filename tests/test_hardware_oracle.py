@@ -21,6 +21,8 @@ from npusim.hardware import Machine, machine, memory_mode_names, system_config_n
 from npusim.memories import MemorySpec
 from npusim.network import Network
 from npusim.network_builder import NetworkBuilder
+from npusim.npu import get
+from npusim.npu import names as npu_names
 from npusim.vela_ini import ROLES, read_vela_ini
 
 pytest.importorskip("ethosu.vela", reason="ethos-u-vela is the oracle")
@@ -114,6 +116,38 @@ def assert_same(npu: str, files: list[Path], system: str, mode: str) -> bool:
         if use != "constants" or ours.weights_are_staged:  # else SRAM, which it calls a flash
             assert AREAS[memory.name] == area.name
     return True
+
+
+class TestNpus:
+    @pytest.mark.parametrize("name", npu_names())
+    def test_are_the_compiler_s(self, name):
+        one = get(name)
+        theirs = features(name, None, "internal-default", "internal-default")
+        assert one.macs_per_cycle == theirs.num_macs_per_cycle * theirs.ncores
+        assert one.n_cores == theirs.ncores
+        ublock = (theirs.ofm_ublock.height, theirs.ofm_ublock.width, theirs.ofm_ublock.depth)
+        assert (one.ofm_ublock_height, one.ofm_ublock_width, one.ofm_ublock_depth) == ublock
+        assert one.ifm_ublock_depth == theirs.ifm_ublock.depth
+        block = theirs.ofm_block_max
+        assert (one.ofm_block_height_max, one.ofm_block_width_max, one.ofm_block_depth_max) == (
+            (block.height, block.width, block.depth)
+        )
+        assert one.sub_kernel_max == theirs.SubKernelMax.width == theirs.SubKernelMax.height
+        assert one.shram_banks == theirs.shram.total_banks
+        assert one.shram_bank_bytes == theirs.shram.bank_size_bytes
+        assert one.output_cycles_per_element == theirs.output_cycles_per_elem
+        assert one.activation_cycles_per_element == theirs.activation_cycles_per_elem
+        granules = theirs.accelerator_configs[theirs.accelerator_config].shram_granules
+        assert granules == [
+            one.ifm8_granule_banks,
+            one.ifm16_granule_banks,
+            one.elementwise_ifm8_granule_banks,
+            one.elementwise_ifm16_granule_banks,
+            one.ifm32_granule_banks,
+            one.acc16_granule_banks,
+            one.acc32_granule_banks,
+            one.acc40_granule_banks,
+        ]
 
 
 class TestMemoryModes:
