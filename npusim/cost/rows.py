@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations, NPUs and memories as rows of numbers: what the kernels of the cost model read.
 
-One layout serves a single operation and tables of millions; `npusim.cost.columns` names the columns.
+One layout serves a single operation and tables of millions; its columns have names in
+`npusim.cost.columns`.
 
     row(op, maps, formats)   one operation of a `Program`
     table(n, **columns)      many operations, straight from arrays
@@ -11,7 +12,7 @@ One layout serves a single operation and tables of millions; `npusim.cost.column
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
