@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from npusim.cost.lowering.convolutions import pad_margins
-from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, whole
+from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, same, whole
 from npusim.network import Op
 from npusim.tensor import DTYPES
 
@@ -252,16 +250,6 @@ def _read_in_place(copy: Step) -> None:
 
 def _keeps_axes(step: Step) -> bool:
     return step.kind != "transpose" or step.permutation == tuple(range(len(step.permutation)))
-
-
-def same(first: Shape, second: Shape) -> bool:
-    """Whether two shapes are equal but for axes of length 1 in front."""
-    rank = max(len(first), len(second))
-    ones = np.ones(rank, int)
-    first_padded, second_padded = ones.copy(), ones.copy()
-    first_padded[rank - len(first) :] = first
-    second_padded[rank - len(second) :] = second
-    return bool((first_padded == second_padded).all())
 
 
 def write_parts_in_place(graph: Graph) -> None:
