@@ -11,6 +11,7 @@ from npusim.cost.lowering import (
     convolutions,
     copies,
     elementwise,
+    lstm,
     reductions,
     resizes,
     softmax,
@@ -31,6 +32,7 @@ _EARLY: Final[Mapping[str, _Rule]] = {
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), copies.lower_split),
     "PACK": copies.lower_pack,
     "BATCH_MATMUL": reductions.lower_matmul,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm.lower_lstm,
 }
 """What happens before reshapes are removed."""
 
@@ -92,6 +94,7 @@ def program(network: Network) -> Program:
     _rewrite(graph, _RULES)
     _rewrite(graph, _LATE)
     copies.read_parts_in_place(graph)
+    copies.write_parts_in_place(graph)
     steps = [part for step in graph.execution_order() for part in cut(graph, step)]
     steps = assembly.fuse_activations(steps)
     return assembly.assemble(graph, assembly.gather_cpu_steps(steps))

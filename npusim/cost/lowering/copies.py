@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from npusim.cost.lowering.convolutions import pad_margins
-from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, whole
+from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, same, whole
 from npusim.network import Op
 from npusim.tensor import DTYPES
 
@@ -231,7 +229,9 @@ def read_parts_in_place(graph: Graph) -> None:
 
 def _read_in_place(copy: Step) -> None:
     value = copy.ofm.value
-    if len(value.readers) != 1 or not same(copy.ofm.shape, value.shape or ()):
+    if len(value.readers) != 1 or value.is_output or value.is_variable:
+        return
+    if not same(copy.ofm.shape, value.shape or ()):
         return
     reader = value.readers[0]
     if reader.kind in ("cpu", "TILE") or not _keeps_axes(reader):
@@ -240,8 +240,7 @@ def _read_in_place(copy: Step) -> None:
     if index > 1:
         return
     link = reader.inputs[index]
-    both_strided = _is_strided(copy.ifm) and _is_strided(link)
-    if same(link.shape, copy.ofm.shape) and not both_strided:
+    if link.part is None and same(link.shape, copy.ofm.shape):
         moved = Link(copy.ifm.value, copy.ifm.shape, link.quantization)
         moved.offset, moved.part, moved.stride = copy.ifm.offset, copy.ifm.part, copy.ifm.stride
         reader.read_instead(index, moved)
@@ -253,15 +252,24 @@ def _keeps_axes(step: Step) -> bool:
     return step.kind != "transpose" or step.permutation == tuple(range(len(step.permutation)))
 
 
-def _is_strided(link: Link) -> bool:
-    return link.stride is not None and max(link.stride) > 1
+def write_parts_in_place(graph: Graph) -> None:
+    """Let steps whose result is only copied write it where the copy would."""
+    for step in graph.from_outputs():
+        if step.kind == "copy" and step.ifm.taken == step.ifm.shape and not step.reverse:
+            _write_in_place(step)
 
 
-def same(first: Shape, second: Shape) -> bool:
-    """Whether two shapes are equal but for axes of length 1 in front."""
-    rank = max(len(first), len(second))
-    ones = np.ones(rank, int)
-    first_padded, second_padded = ones.copy(), ones.copy()
-    first_padded[rank - len(first) :] = first
-    second_padded[rank - len(second) :] = second
-    return bool((first_padded == second_padded).all())
+def _write_in_place(copy: Step) -> None:
+    value = copy.ifm.value
+    if len(value.readers) != 1 or len(value.writers) != 1 or value.is_output or value.is_input:
+        return
+    writer = value.writers[0]
+    if writer.kind == "cpu" or writer.ofm.part is not None:
+        return
+    if value.is_variable or value.dtype != copy.ofm.value.dtype:
+        return
+    if copy.ifm.quantization != copy.ofm.quantization or not same(writer.ofm.shape, copy.ifm.shape):
+        return
+    copy.remove()
+    moved = copy.ofm
+    writer.write_instead(0, Link(moved.value, moved.shape, writer.ofm.quantization, moved.offset, moved.part))

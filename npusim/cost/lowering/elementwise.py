@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, whole
+from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, same, whole
 from npusim.tensor import DTYPES, Quantization
 
 KINDS: Final[Mapping[str, str]] = {
@@ -218,8 +218,7 @@ def _wide(graph: Graph, step: Step, link: Link, suffix: str) -> Link:
 def repeat_operand(graph: Graph, step: Step) -> None:
     """Give the first operand the ofm's shape if neither operand has it."""
     shape = step.ofm.taken
-    padded = [(1,) * (len(shape) - len(link.taken)) + link.taken for link in step.inputs]
-    if shape in padded:
+    if any(same(link.taken, shape) for link in step.inputs):
         return
     first = step.ifm
     repeated = step.ofm.value.like("_repeated", shape, first.value.dtype)

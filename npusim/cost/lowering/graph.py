@@ -104,6 +104,12 @@ class Link:
         return replace(self, offset=offset, part=part)
 
 
+def same(first: Shape, second: Shape) -> bool:
+    """Whether two shapes are equal but for axes of length 1 in front."""
+    rank = max(len(first), len(second))
+    return (1,) * (rank - len(first)) + first == (1,) * (rank - len(second)) + second
+
+
 def whole(value: Value, shape: Shape | None = None) -> Link:
     """A value as it is stored, or in another shape."""
     shape = value.shape if shape is None else shape

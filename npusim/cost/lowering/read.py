@@ -85,6 +85,8 @@ def _npu_step(op: Op, values: dict[int, Value], outputs: list[Value]) -> Step:
     tensors = list(operands(op))
     if op.kind == "PRELU" or (op.weights is not None and op.weights.data is None):
         tensors.append(op.inputs[1])
+    if op.kind == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+        tensors += [op.input("state"), op.input("cell_state")]
     for tensor in tensors:
         if tensor is not None:
             step.read(whole(values[tensor.index]))

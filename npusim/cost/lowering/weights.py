@@ -78,7 +78,9 @@ def transpose_convolution(op: Op, bits: int) -> WeightSource:
 def product(op: Op, weights: Tensor, bits: int) -> WeightSource:
     """Weights of a matrix product, [O, I]."""
     shape = (weights.shape[0], 1, 1, weights.shape[-1])
-    return _source(op, weights, shape, bits, partial(_product_values, weights))
+    traversal = choose_traversal(shape, "FULLY_CONNECTED", bits)
+    make = partial(_product_values, weights)
+    return _source(op, weights, shape, bits, make, traversal=traversal)
 
 
 def ones(op: Op, suffix: str, kernel: Pair, depth: int, value: int = 1) -> WeightSource:
