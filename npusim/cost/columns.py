@@ -63,11 +63,13 @@ PLACE_COLUMNS = 6
 """Which line of memories holds ifm, ifm2, ofm, weights with scales as stored, the weights' buffer
 (-1: they are read from where they are stored), and the scratch map."""
 
-OP_CYCLES, MAC_CYCLES, OUTPUT_CYCLES, ISSUE_CYCLES = range(4)
-CYCLE_COLUMNS = 4
+OP_CYCLES, MAC_CYCLES, OUTPUT_CYCLES, ISSUE_CYCLES, FILL_CYCLES, DRAIN_CYCLES = range(6)
+CYCLE_COLUMNS = 6
 """Cycles of one operation: all together; the multipliers', with one block's output; the output
 stage's, with one block's multiplications; least time between two blocks, for elementwise
-operations of all blocks."""
+operations of all blocks; of the multipliers' operations also, of all together, what passes before
+the first block and after the last one has left the slower of multipliers and output stage: a depth
+slice does not wait for them where another one comes before or after it."""
 
 IFM_READ, IFM2_READ, OFM_WRITTEN, WEIGHTS_READ, SCALES_READ = range(5)
 SCRATCH_READ, SCRATCH_WRITTEN, WEIGHT_FETCHES = range(5, 8)

@@ -177,7 +177,7 @@ def elementwise_cycles(
     slower = max(slower, first_block_cycles(_OFM, row, block, npu, memories, places))
     volume = block[0] * block[1] * block[2]
     issue = (slower / volume + rate) / _BLOCKS_IN_FLIGHT
-    cycles[col.MAC_CYCLES] = 0
+    cycles[:] = 0
     cycles[col.OUTPUT_CYCLES] = int(np.ceil(rate * n_elements))
     cycles[col.ISSUE_CYCLES] = int(np.ceil(issue * n_elements))
     cycles[col.OP_CYCLES] = max(cycles[col.OUTPUT_CYCLES], cycles[col.ISSUE_CYCLES])
@@ -218,6 +218,8 @@ def mac_cycles(
     if slow < fast:
         slow, fast = fast, slow
     cycles[col.OP_CYCLES] = int(slow * n_blocks + fast) + read + write
+    cycles[col.FILL_CYCLES] = read
+    cycles[col.DRAIN_CYCLES] = int(slow * n_blocks + fast) - int(slow * n_blocks) + write
     cycles[col.MAC_CYCLES] = int(mac * n_blocks + output)
     cycles[col.OUTPUT_CYCLES] = int(output_only * n_blocks + mac)
     cycles[col.ISSUE_CYCLES] = int(issue)

@@ -171,7 +171,7 @@ def _first_block_cycles(
 def op_cycles(
     row: Numbers, block: Numbers, npu: Numbers, rates: Numbers, memories: Any, places: Numbers
 ) -> list[int]:
-    """Twin of the kernel: op, mac, output and issue cycles."""
+    """Twin of the kernel: op, mac, output, issue, fill and drain cycles."""
     unit = row[c.UNIT]
     arrays = (row, block, npu, memories, places)
     rate = max(
@@ -188,7 +188,7 @@ def op_cycles(
             ifm = max(ifm, _first_block_cycles("ifm2", *arrays))
         slower = max(ifm, _first_block_cycles("ofm", *arrays))
         issue = ceil((slower / _elements(_map(block, c.OFM_BLOCK_HEIGHT)) + rate) / 4 * n)
-        return [max(output, issue), 0, output, issue]
+        return [max(output, issue), 0, output, issue, 0, 0]
     clipped = _clipped(_map(block, c.OFM_BLOCK_HEIGHT), _ofm(row))
     ublock = _ublock(row, npu)
     n_blocks = _elements(_ublocks(_ofm(row), ublock)) / _elements(_ublocks(clipped, ublock))
@@ -204,7 +204,9 @@ def op_cycles(
     issue = (wait + mac + output) / 4
     slow, fast = sorted((max(mac, issue), max(output, issue)), reverse=True)
     total = int(slow * n_blocks + fast) + read + write
-    return [total, int(mac * n_blocks + output), int(output_only * n_blocks + mac), int(issue)]
+    drain = total - read - int(slow * n_blocks)
+    parts = int(mac * n_blocks + output), int(output_only * n_blocks + mac), int(issue)
+    return [total, *parts, read, drain]
 
 
 def _in_storage(shape: Extents, layout: int) -> Extents:

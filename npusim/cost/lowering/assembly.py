@@ -59,7 +59,9 @@ def _covers(link: Link) -> bool:
 
 def same_scales(first: Link, second: Link) -> bool:
     """Whether two links understand codes with the same scales."""
-    scales = [() if link.quantization is None else link.quantization.scales for link in (first, second)]
+    scales = [
+        () if link.quantization is None else link.quantization.scales for link in (first, second)
+    ]
     return np.array_equal(scales[0], scales[1])
 
 

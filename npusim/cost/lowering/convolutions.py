@@ -154,10 +154,7 @@ def lower_pool(graph: Graph, step: Step) -> None:
     height, width = integers(op, "filter_h", "filter_w")
     step.window = _window(op, (height, width), (1, 1))
     window = step.window
-    if (
-        window.kernel == window.stride == step.ifm.shape[1:3]
-        and window.padding == UNPADDED
-    ):
+    if window.kernel == window.stride == step.ifm.shape[1:3] and window.padding == UNPADDED:
         step.window = replace(window, stride=(1, 1))
     unroll_strides(graph, step)
 
@@ -170,9 +167,7 @@ def _window(op: Op, kernel: Pair, dilation: Pair) -> Window:
         return window
     totals = [
         same_padding(length, extent, stride, 1)
-        for length, extent, stride in zip(
-            op.ifm.shape[1:3], window.extent, strides, strict=True
-        )
+        for length, extent, stride in zip(op.ifm.shape[1:3], window.extent, strides, strict=True)
     ]
     top, left = (total // 2 for total in totals)
     bottom, right = (total - total // 2 for total in totals)
@@ -240,4 +235,3 @@ def unroll_strides(graph: Graph, step: Step) -> None:
             cell.window = replace(window, stride=(1, 1))
             cell.weights = step.weights
             cell.has_scales = step.has_scales
-

@@ -123,9 +123,7 @@ def lower_pack(graph: Graph, step: Step) -> None:
     axis = axis + rank if axis < 0 else axis
     step.kind, step.axis = "CONCATENATION", axis
     step.attributes["packed"] = True
-    step.inputs = [
-        link.seen((*link.shape[:axis], 1, *link.shape[axis:])) for link in step.inputs
-    ]
+    step.inputs = [link.seen((*link.shape[:axis], 1, *link.shape[axis:])) for link in step.inputs]
 
 
 def lower_concatenation(graph: Graph, step: Step) -> None:
@@ -272,4 +270,6 @@ def _write_in_place(copy: Step) -> None:
         return
     copy.remove()
     moved = copy.ofm
-    writer.write_instead(0, Link(moved.value, moved.shape, writer.ofm.quantization, moved.offset, moved.part))
+    writer.write_instead(
+        0, Link(moved.value, moved.shape, writer.ofm.quantization, moved.offset, moved.part)
+    )

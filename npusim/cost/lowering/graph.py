@@ -254,7 +254,9 @@ class Graph:
         self.outputs = outputs
         self.has_variables = has_variables
 
-    def add(self, kind: str, inputs: Iterable[Link], output: Link, like: Step, **facts: Any) -> Step:
+    def add(
+        self, kind: str, inputs: Iterable[Link], output: Link, like: Step, **facts: Any
+    ) -> Step:
         """Add a step with one output that stems from the same operation as `like`."""
         step = Step(kind, like.op, **facts)
         for link in inputs:
@@ -273,9 +275,7 @@ class Graph:
     def _walk(self, *, entering: bool, in_order: bool) -> Iterator[Step]:
         direction = -1 if in_order else 1
         seen: set[int] = set()
-        stack = [
-            (step, False) for value in self.outputs for step in value.writers[::direction]
-        ]
+        stack = [(step, False) for value in self.outputs for step in value.writers[::direction]]
         while stack:
             step, is_done = stack.pop()
             if is_done:

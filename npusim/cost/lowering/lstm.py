@@ -128,7 +128,9 @@ class _Unrolling:
         return link.at((0, 0, self.batch, 0), (1,) * (4 - len(step_shape)) + step_shape)
 
     def _cell(self, cell: Link, ingoing: Link, forgetting: Link, candidate: Link) -> Link:
-        kept = Link(Value(f"{self.op.name}_{self.name}_kept", forgetting.shape, "int16"), forgetting.shape)
+        kept = Link(
+            Value(f"{self.op.name}_{self.name}_kept", forgetting.shape, "int16"), forgetting.shape
+        )
         source = cell.seen(forgetting.shape)
         source.offset = source.part = None
         if not self._whole_batch():
@@ -167,4 +169,3 @@ class _Unrolling:
         else:
             offset, part = (0, self.batch, time, 0), (1, 1, 1, depth)
         self._add("copy", [source], ofm.seen(shape).at(offset, part), "output")
-

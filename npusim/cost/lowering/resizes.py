@@ -47,7 +47,10 @@ def cut_resize(graph: Graph, step: Step) -> list[Step]:
     while left > 2:
         shape: Shape = (
             1,
-            *(length * min(2, factor) for length, factor in zip(link.shape[1:3], factors, strict=True)),
+            *(
+                length * min(2, factor)
+                for length, factor in zip(link.shape[1:3], factors, strict=True)
+            ),
             depth,
         )
         ofm = whole(step.ofm.value.like(f"_{shape[1]}x{shape[2]}", shape))
@@ -100,7 +103,9 @@ def _half_pixels(graph: Graph, step: Step) -> list[Step]:
     outer = (1, height + 2, width + 2, depth)
     padded = whole(step.ifm.value.like("_margins", outer))
     padded.value.is_variable = False
-    steps = [graph.add("copy", [step.ifm], padded.at((0, 1, 1, 0), (1, height, width, depth)), step)]
+    steps = [
+        graph.add("copy", [step.ifm], padded.at((0, 1, 1, 0), (1, height, width, depth)), step)
+    ]
     for source, target in ((0, 0), (height - 1, height + 1)):
         row = (1, 1, width, depth)
         read, written = step.ifm.at((0, source, 0, 0), row), padded.at((0, target, 1, 0), row)
