@@ -67,9 +67,8 @@ OP_CYCLES, MAC_CYCLES, OUTPUT_CYCLES, ISSUE_CYCLES, FILL_CYCLES, DRAIN_CYCLES = 
 CYCLE_COLUMNS = 6
 """Cycles of one operation: all together; the multipliers', with one block's output; the output
 stage's, with one block's multiplications; least time between two blocks, for elementwise
-operations of all blocks; of the multipliers' operations also, of all together, what passes before
-the first block and after the last one has left the slower of multipliers and output stage: a depth
-slice does not wait for them where another one comes before or after it."""
+operations of all blocks. On the multipliers also the part of all that passes before the first block
+is read, and after the multipliers are done with the last one: between depth slices it is hidden."""
 
 IFM_READ, IFM2_READ, OFM_WRITTEN, WEIGHTS_READ, SCALES_READ = range(5)
 SCRATCH_READ, SCRATCH_WRITTEN, WEIGHT_FETCHES = range(5, 8)

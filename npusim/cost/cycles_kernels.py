@@ -215,11 +215,13 @@ def mac_cycles(
     write = first_block_cycles(_OFM, row, block, npu, memories, places)
     issue = ((abs(write - read) if n_blocks > 1 else 0) + mac + output) / _BLOCKS_IN_FLIGHT
     slow, fast = max(mac, issue), max(output, issue)
-    if slow < fast:
+    drain = write
+    if slow > fast:  # the last block leaves the output stage after the multipliers
+        drain += int(slow * n_blocks + fast) - int(slow * n_blocks)
+    else:
         slow, fast = fast, slow
     cycles[col.OP_CYCLES] = int(slow * n_blocks + fast) + read + write
-    cycles[col.FILL_CYCLES] = read
-    cycles[col.DRAIN_CYCLES] = int(slow * n_blocks + fast) - int(slow * n_blocks) + write
+    cycles[col.FILL_CYCLES], cycles[col.DRAIN_CYCLES] = read, drain
     cycles[col.MAC_CYCLES] = int(mac * n_blocks + output)
     cycles[col.OUTPUT_CYCLES] = int(output_only * n_blocks + mac)
     cycles[col.ISSUE_CYCLES] = int(issue)

@@ -204,7 +204,7 @@ def op_cycles(
     issue = (wait + mac + output) / 4
     slow, fast = sorted((max(mac, issue), max(output, issue)), reverse=True)
     total = int(slow * n_blocks + fast) + read + write
-    drain = total - read - int(slow * n_blocks)
+    drain = total - read - int(slow * n_blocks) if max(mac, issue) > max(output, issue) else write
     parts = int(mac * n_blocks + output), int(output_only * n_blocks + mac), int(issue)
     return [total, *parts, read, drain]
 
