@@ -240,8 +240,7 @@ class Buffering:
         facts[kernels.N_STRIPES] = 1
         facts[kernels.RUN_CYCLES] = perf[kernels.RUN]
         facts[kernels.READ_CYCLES] = perf[kernels.WEIGHT_READ]
-        staged_ifm = min_read_cycles(perf[kernels.IFM_READ_BYTES], buffer, memories)
-        facts[kernels.STAGED_IFM_CYCLES] = staged_ifm
+        facts[kernels.STAGED_IFM_CYCLES] = perf[kernels.STAGED_IFM_READ]
         facts[kernels.CAN_STAGE_IFM] = self._is_computed(op.ifm.map)
         return facts
 

@@ -40,10 +40,12 @@ CAN_STAGE_IFM = 18
 """Whether the ifm is computed by an operation that could leave it in the staging memory."""
 N_FACTS = 19
 
-RUN, FULL_RUN, VISIBLE, WEIGHT_READ, IFM_READ, LAST_SLICE, IFM_READ_BYTES, IFM_BYTES = range(8)
+RUN, FULL_RUN, VISIBLE, WEIGHT_READ, IFM_READ, STAGED_IFM_READ = range(6)
+LAST_SLICE, IFM_READ_BYTES, IFM_BYTES = range(6, 9)
 """Cycles: of all slices; with the transfers that nothing hides; those alone; to read weights; to
-read the ifm; of the last slice. Bytes read of the ifm; its size."""
-N_PERF = 8
+read the ifm; that if it is in the staging memory; of the last slice. Bytes read of the ifm; its
+size."""
+N_PERF = 9
 
 UNBUFFERED, SLICED, WHOLE, SHARED = range(4)
 """Ways to buffer: not at all, in depth slices, all weights at once, all at once for neighbours."""
@@ -191,6 +193,8 @@ def performance(
     perf[FULL_RUN] = perf[RUN] + perf[VISIBLE]
     perf[IFM_READ] = min_read_cycles(perf[IFM_READ_BYTES], places[col.IFM_PLACE], memories)
     perf[IFM_READ] = int(repeats * perf[IFM_READ])
+    staging = places[col.BUFFER_PLACE]
+    perf[STAGED_IFM_READ] = min_read_cycles(perf[IFM_READ_BYTES], staging, memories)
     if weight_bytes > 0:
         once = min_read_cycles(weight_bytes // n_fetches, source, memories)
         perf[WEIGHT_READ] = int(repeats * (once * n_fetches))
@@ -208,7 +212,7 @@ def is_worth_it(facts: Any, perf: Any, n_slices: Any, buffer_bytes: Any) -> Any:
         if not fits and perf[IFM_BYTES] < facts[SLACK_BYTES] and better:
             return False
         if fits:
-            ifm_cycles = facts[STAGED_IFM_CYCLES]
+            ifm_cycles = float(perf[STAGED_IFM_READ])
     before = max(facts[RUN_CYCLES], facts[READ_CYCLES], ifm_cycles)
     after = float(max(perf[FULL_RUN], perf[WEIGHT_READ]))
     after = max(after, ifm_cycles)
