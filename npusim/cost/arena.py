@@ -57,7 +57,7 @@ def allocate(ranges: LiveRanges) -> Arena:
     >>> ops = NpuOp("y", "max_pool", *views[:2]), NpuOp("z", "max_pool", *views[1:])
     >>> arena = allocate(live_ranges(Program("two", tuple(maps), ops)))
     >>> arena.address.tolist(), arena.n_bytes
-    ([0, 1024, 0], 1280)
+    ([256, 0, 256], 1280)
     """
     from npusim.cost import arena_kernels as kernels
 

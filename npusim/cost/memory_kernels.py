@@ -22,7 +22,7 @@ from npusim._jit import kernel
 _OP, _MAP, _ROLE, _WIDTH, _DEPTH, _PART_WIDTH, _PART_DEPTH, _NEEDS_NHWC = 0, 1, 2, 3, 4, 5, 6, 7
 _READS, _WRITES, _WORKS_IN = 0, 1, 2
 _DTYPE, _ELEMENT_BITS, _FLAGS = 4, 5, 6
-_IS_INPUT, _IS_OUTPUT, _IS_CONSTANT, _IS_VARIABLE = 1, 2, 4, 8
+_IS_INPUT, _IS_OUTPUT, _IS_ELSEWHERE, _IS_VARIABLE = 1, 2, 4, 8
 _DEPTH_ALIGNMENT = 16
 _ELEMENTS_MAX = (1 << 31) - 1
 _QUANTUM = 16
@@ -93,7 +93,7 @@ def begin_map(i: Any, n: Any, maps: Any, formats: Any, ranges: Any, owners: Any)
 @kernel
 def can_replace(ifm: Any, ofm: Any, maps: Any, formats: Any, owners: Any) -> Any:
     """Whether map ofm may take the place of map ifm, so far as the maps decide."""
-    if maps[ifm, _FLAGS] & (_IS_OUTPUT | _IS_CONSTANT | _IS_VARIABLE):
+    if maps[ifm, _FLAGS] & (_IS_OUTPUT | _IS_ELSEWHERE | _IS_VARIABLE):
         return False
     if maps[ofm, _FLAGS] & _IS_VARIABLE or formats[ifm] != formats[ofm]:
         return False
@@ -150,7 +150,7 @@ def find_ranges(accesses: Any, maps: Any, ops: Any, formats: Any, ranges: Any, o
         n = join_buffer(op, n, ops, time, ranges, by_op)
         for row in range(first, last):
             i = accesses[row, _MAP]
-            if maps[i, _FLAGS] & _IS_CONSTANT:
+            if maps[i, _FLAGS] & _IS_ELSEWHERE:
                 continue
             n = begin_map(i, n, maps, formats, ranges, owners)
             join(0 if maps[i, _FLAGS] & _IS_INPUT else time, 1, owners[i, 0], ranges)

@@ -81,7 +81,7 @@ def live_ranges(
             one.steps += [max(first, 0), time + (half == last_half)]
         for number, row in enumerate(uses):
             i, flags = row[1], maps[row[1]][6]
-            if flags & columns.IS_CONSTANT:
+            if flags & columns.IS_ELSEWHERE:
                 continue
             one = _of_map(i, maps, formats, result)
             one.steps += [time, time + 1] + [0] * bool(flags & columns.IS_INPUT)
@@ -122,7 +122,7 @@ def _replace(
 ) -> None:
     """Let the ofm take the place of the first ifm that it can."""
     ofm = uses[-1][1]
-    stays = columns.IS_OUTPUT | columns.IS_CONSTANT | columns.IS_VARIABLE
+    stays = columns.IS_OUTPUT | columns.IS_ELSEWHERE | columns.IS_VARIABLE
     for ifm in (row[1] for row in uses if row[2] == columns.READS):
         n_readers = sum(row[1:3] == [ifm, columns.READS] for row in map(list, accesses))
         n_writers = sum(row[1:3] == [ofm, columns.WRITES] for row in map(list, accesses))
