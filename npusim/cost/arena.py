@@ -87,7 +87,10 @@ def first_order(ranges: LiveRanges) -> Int64Array:
     """Ranges in the order in which they are placed at first, int64 [n_ranges]."""
     usage, numbers = ranges.usage_bytes, np.arange(len(ranges.start))
     fullest = np.array(
-        [usage[first : last + 1].max() for first, last in zip(ranges.start, ranges.end, strict=True)],
+        [
+            usage[first : last + 1].max()
+            for first, last in zip(ranges.start, ranges.end, strict=True)
+        ],
         np.int64,
     )
     long = ranges.end - ranges.start

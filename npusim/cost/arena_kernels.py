@@ -131,7 +131,9 @@ def swap(order: Any, first: Any, second: Any, turns: Any, count: Any) -> Any:
 
 
 @kernel
-def reorder(stuck: Any, ranges: Any, near: Any, place: Any, order: Any, work: Any, draws: Any) -> Any:
+def reorder(
+    stuck: Any, ranges: Any, near: Any, place: Any, order: Any, work: Any, draws: Any
+) -> Any:
     """Let two ranges that keep the highest one up take each other's turn; return draws used.
 
     Those that keep it up are it, those near it, and all they lie on. If `stuck`, two more of all
@@ -167,7 +169,9 @@ def reorder(stuck: Any, ranges: Any, near: Any, place: Any, order: Any, work: An
 
 
 @kernel
-def search(least: Any, ranges: Any, near: Any, place: Any, order: Any, work: Any, draws: Any) -> Any:
+def search(
+    least: Any, ranges: Any, near: Any, place: Any, order: Any, work: Any, draws: Any
+) -> Any:
     """Improve places by trying other orders; return the bytes needed, or `NO_DRAWS_LEFT`.
 
     least: bytes at which to stop. place and order hold the start, then the best found; work i64

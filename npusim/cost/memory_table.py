@@ -125,9 +125,7 @@ def memory_table(program: Program) -> MemoryTable:
             accesses.append([i, view.map, role, *view.shape[2:], *view.part[2:], nhwc])
         in_place.append(_goes_in_place(op))
     dtypes = list(DTYPES)
-    maps = [
-        [*one.shape, dtypes.index(one.dtype), one.bits, _flags(one)] for one in program.maps
-    ]
+    maps = [[*one.shape, dtypes.index(one.dtype), one.bits, _flags(one)] for one in program.maps]
     starts = [[0, 0, 0], [len(accesses), len(maps), len(in_place)]]
     return MemoryTable(
         np.array(accesses, np.int64).reshape(-1, len(ACCESS_COLUMNS)),

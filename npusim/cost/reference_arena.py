@@ -85,13 +85,15 @@ def reachable(top: int, ranges: Sequence[Range]) -> Iterator[int]:
 
 
 def reorder(
-    order: list[int], placement: Placement, ranges: Sequence[Range], stuck: bool, draws: Iterator[int]
+    order: list[int],
+    placement: Placement,
+    ranges: Sequence[Range],
+    stuck: bool,
+    draws: Iterator[int],
 ) -> list[int]:
     """The order with two turns exchanged, or four if stuck."""
     top = max(sorted(placement), key=lambda i: placement[i].end)
-    turns = sorted(
-        set().union(*(stack(i, placement) for i in (top, *neighbours(top, ranges))))
-    )
+    turns = sorted(set().union(*(stack(i, placement) for i in (top, *neighbours(top, ranges)))))
     outside = [turn for turn in turns if not overlap(ranges[order[turn]], ranges[top])]
     from_outside = next(draws) % 100 < 30 and bool(outside)
     choice = outside if from_outside else turns

@@ -136,7 +136,9 @@ def _views(draw: DeepNetwork, x: Tensor) -> Tensor:
             x = draw.net.op("ABS", x, shape=x.shape) if draw.maybe(0.5) else x
             x = draw.op("RESHAPE", x, np.array(shape, np.int32))
         elif kind == 1:
-            x = draw.op(("HARD_SWISH", "LOGISTIC", "TANH", "LEAKY_RELU", "RELU")[draw.pick(0, 5)], x)
+            x = draw.op(
+                ("HARD_SWISH", "LOGISTIC", "TANH", "LEAKY_RELU", "RELU")[draw.pick(0, 5)], x
+            )
         elif kind == 2:
             x = draw.op("PAD", x, np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))
         elif kind == 3:

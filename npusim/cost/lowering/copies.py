@@ -123,9 +123,7 @@ def lower_pack(graph: Graph, step: Step) -> None:
     axis = axis + rank if axis < 0 else axis
     step.kind, step.axis = "CONCATENATION", axis
     step.attributes["packed"] = True
-    step.inputs = [
-        link.seen((*link.shape[:axis], 1, *link.shape[axis:])) for link in step.inputs
-    ]
+    step.inputs = [link.seen((*link.shape[:axis], 1, *link.shape[axis:])) for link in step.inputs]
 
 
 def lower_concatenation(graph: Graph, step: Step) -> None:
@@ -152,8 +150,13 @@ def lower_pad(graph: Graph, step: Step) -> None:
         math.prod(shape) // shape[axis] * max(sides) for axis, sides in enumerate(margins)
     )
     n_bytes = -(-longest * DTYPES[ofm.value.dtype].bits // 32) * 4
+    zero = ofm.quantization and tuple(ofm.quantization.zero_points.tolist())
+    fill = step.op.inputs[2] if step.op is not None and len(step.op.inputs) > 2 else zero
     margin = Value(
-        f"margins of {ofm.value.name}", (longest,), ofm.value.dtype, n_constant_bytes=n_bytes
+        f"margins of {ofm.value.name}",
+        *((longest,), ofm.value.dtype),
+        n_constant_bytes=n_bytes,
+        content=("margins", ofm.value.dtype, n_bytes, fill),
     )
     flat = len(shape) > 4 or (len(shape) == 4 and shape[0] > 1)
     for axis, (before, after) in enumerate(margins):
@@ -272,4 +275,6 @@ def _write_in_place(copy: Step) -> None:
         return
     copy.remove()
     moved = copy.ofm
-    writer.write_instead(0, Link(moved.value, moved.shape, writer.ofm.quantization, moved.offset, moved.part))
+    writer.write_instead(
+        0, Link(moved.value, moved.shape, writer.ofm.quantization, moved.offset, moved.part)
+    )
