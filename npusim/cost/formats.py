@@ -45,6 +45,6 @@ def map_formats(program: Program | MemoryTable) -> npt.NDArray[np.int8]:
 
     table = program if isinstance(program, MemoryTable) else memory_table(program)
     formats = np.empty(len(table.maps), np.int8)
-    seen = np.empty((len(table.maps), 2), np.int64)
-    find_formats(table.accesses, table.maps, table.starts, seen, formats)
+    agreed = np.empty((len(table.maps), 3), np.int64)
+    find_formats(table.accesses, table.maps, table.starts, agreed, formats)
     return formats

@@ -99,23 +99,20 @@ class MemorySchedule:
         buffers = integer_array("buffer_bytes", self.buffer_bytes)
         if buffers.ndim != 2 or buffers.shape[1] != 2:
             raise ConfigError(f"buffer_bytes must have shape [n_ops, 2], got {buffers.shape}")
-        n_ops = len(buffers)
         for name, low, high in (
             ("buffer_bytes", 0, _BYTES_MAX),
             ("pre_buffered", 0, 1),
             ("n_slices", 1, _BYTES_MAX),
-            ("buffer_of", 0, None),
+            ("buffer_of", 0, _BYTES_MAX),
             ("cascade", 0, _BYTES_MAX),
             ("rolling_bytes", 0, _BYTES_MAX),
         ):
             array = integer_array(name, getattr(self, name)).astype(np.int64)
-            if len(array) != n_ops or (array.ndim != 1 and name != "buffer_bytes"):
-                raise ConfigError(f"{name} must have {n_ops} rows, got shape {array.shape}")
-            ends = np.arange(n_ops) if high is None else np.full(n_ops, high)
-            outside = (array < low) | (array.T > ends).T
+            if len(array) != len(buffers) or (array.ndim != 1 and name != "buffer_bytes"):
+                raise ConfigError(f"{name} must have {len(buffers)} rows, got shape {array.shape}")
+            outside = (array < low) | (array > high)
             if outside.any():
-                rule = f"{low}..{high}" if high is not None else "earlier operations"
-                raise ConfigError(f"{name} must be in {rule}, got {array[outside][0]}")
+                raise ConfigError(f"{name} must be in {low}..{high}, got {array[outside][0]}")
             object.__setattr__(self, name, array)
 
     @classmethod
@@ -124,13 +121,27 @@ class MemorySchedule:
         zeros, ones = np.zeros(n_ops, np.int64), np.ones(n_ops, np.int64)
         return cls(np.zeros((n_ops, 2), np.int64), zeros, ones, np.arange(n_ops), zeros, zeros)
 
-    @property
-    def array(self) -> Int64Array:
-        """The columns that the kernels take, int64 [n_ops, 7]."""
-        double = self.buffer_bytes[:, 1] > 0
-        last_half = np.where(double, (self.n_slices - 1) % 2, 0)
-        columns = (self.pre_buffered, last_half, self.buffer_of, self.cascade, self.rolling_bytes)
-        return np.column_stack((self.buffer_bytes, *columns)).astype(np.int64)
+    def columns(self, table: MemoryTable) -> Int64Array:
+        """The rows that kernels take for the operations of a table, int64 [n_ops, 8].
+
+        Raises:
+            ConfigError: the table has another number of operations, or an operation uses the
+                buffer of a later one.
+        """
+        n_ops = len(table.in_place)
+        if len(self.cascade) != n_ops:
+            raise ConfigError(f"schedule must have {n_ops} rows, got {len(self.cascade)}")
+        firsts = table.starts[:-1, 2]
+        own = np.arange(n_ops) - np.repeat(firsts, np.diff(table.starts[:, 2]))
+        late = self.buffer_of > own
+        if late.any():
+            op = int(late.argmax())
+            raise ConfigError(
+                f"buffer_of operation {own[op]} must be in 0..{own[op]}, got {self.buffer_of[op]}"
+            )
+        last_half = np.where(self.buffer_bytes[:, 1] > 0, (self.n_slices - 1) % 2, 0)
+        halves, rest = self.buffer_bytes.T, (self.buffer_of, self.cascade, self.rolling_bytes)
+        return np.column_stack((table.in_place, *halves, self.pre_buffered, last_half, *rest))
 
 
 def live_ranges(
@@ -166,20 +177,45 @@ def live_ranges(
         raise ConfigError(f"table must hold one program, got {table.n_programs}")
     chosen = map_formats(table) if formats is None else integer_array("formats", formats)
     n_maps, n_ops = len(table.maps), len(table.in_place)
+    if chosen.shape != (n_maps,):
+        raise ConfigError(f"formats must have shape [{n_maps}], got {chosen.shape}")
     schedule = MemorySchedule.unbuffered(n_ops) if schedule is None else schedule
-    for name, n, wanted in (
-        ("formats", len(chosen), n_maps),
-        ("schedule", len(schedule.cascade), n_ops),
-    ):
-        if n != wanted:
-            raise ConfigError(f"{name} must have {wanted} rows, got {n}")
-    ranges = np.empty((n_maps + 2 * n_ops, 3), np.int64)
-    map_ranges, op_ranges = np.empty((n_maps, 3), np.int64), np.empty((n_ops, 3), np.int64)
+    ranges, owners = _room(n_maps, n_ops)
     n_ranges, n_steps = find_ranges(
-        *(table.accesses, table.maps, table.in_place, schedule.array),
-        *(np.require(chosen, np.int8, ["C", "A"]), ranges, map_ranges, op_ranges),
+        *(table.accesses, table.maps, schedule.columns(table)),
+        *(np.require(chosen, np.int8, ["C", "A"]), ranges, owners),
     )
-    start, end, n_bytes = ranges[:n_ranges].T.copy()
-    return LiveRanges(
-        start, end, n_bytes, map_ranges[:, 0], op_ranges[:, :2], op_ranges[:, 2], n_steps
+    start, end, n_bytes = ranges[:n_ranges, :3].T.copy()
+    of_map, of_buffer, op_time = owners[:n_maps, 0], owners[n_maps:, :2], owners[n_maps:, 2]
+    return LiveRanges(start, end, n_bytes, of_map, of_buffer, op_time, n_steps)
+
+
+def peak_bytes(table: MemoryTable, schedule: MemorySchedule | None = None) -> Int64Array:
+    """What each of many programs needs at once, shape [n_programs]: no arena can be smaller.
+
+    Args:
+        table: of the programs.
+        schedule: weight buffers and cascades of all their operations; None: neither.
+
+    Raises:
+        ConfigError: the schedule has another number of operations.
+    """
+    from npusim.cost.memory_kernels import find_peaks
+
+    n_maps, n_ops = len(table.maps), len(table.in_place)
+    schedule = MemorySchedule.unbuffered(n_ops) if schedule is None else schedule
+    most = np.diff(table.starts, axis=0).max(axis=0, initial=0)
+    ranges, _ = _room(int(most[1]), int(most[2]))
+    owners = np.empty((max(n_maps, int(most[1] + most[2])), 3), np.int64)
+    peaks = np.empty(table.n_programs, np.int64)
+    find_peaks(
+        *(table.accesses, table.maps, schedule.columns(table), table.starts),
+        *(np.empty(n_maps, np.int8), ranges, owners, peaks),
     )
+    return peaks
+
+
+def _room(n_maps: int, n_ops: int) -> tuple[Int64Array, Int64Array]:
+    """Arrays ranges and owners for the kernels."""
+    n_ranges = n_maps + 2 * n_ops + 3
+    return np.empty((n_ranges, 4), np.int64), np.empty((n_maps + n_ops, 3), np.int64)

@@ -31,8 +31,8 @@ MAP_COLUMNS: Final = ("batch", "height", "width", "depth", "dtype", "element_bit
 
 READS, WRITES, WORKS_IN = 0, 1, 2
 ROLES: Final = ("reads", "writes", "works in")
-IS_INPUT, IS_OUTPUT, IS_CONSTANT, IS_VARIABLE = 1, 2, 4, 8
-"""Bits of a map's flags."""
+IS_INPUT, IS_OUTPUT, IS_ELSEWHERE, IS_VARIABLE = 1, 2, 4, 8
+"""Bits of a map's flags; elsewhere than in the arena are constants, and maps without elements."""
 
 _DEPTH_ALIGNMENT: Final = 16
 _NHWC_KINDS: Final = ("transpose",)
@@ -163,7 +163,7 @@ def _flags(one: FeatureMap) -> int:
     return (
         one.is_input * IS_INPUT
         + one.is_output * IS_OUTPUT
-        + one.is_constant * IS_CONSTANT
+        + (one.is_constant or not one.n_elements * one.bits) * IS_ELSEWHERE
         + one.is_variable * IS_VARIABLE
     )
 

@@ -10,7 +10,7 @@ a concatenation one map that several operations write parts of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -66,6 +66,7 @@ class FeatureMap:
         is_constant: whether it is in flash, with the weights.
         is_variable: whether it keeps its content from one inference to the next.
         n_constant_bytes: what it takes in flash if it is constant.
+        content: equal for constants with the same bytes, which are in flash once; None: its own.
     """
 
     name: str
@@ -76,6 +77,7 @@ class FeatureMap:
     is_constant: bool = False
     is_variable: bool = False
     n_constant_bytes: int = 0
+    content: Hashable = None
 
     @property
     def bits(self) -> int:
@@ -151,6 +153,7 @@ class NpuOp:
         has_scales: whether every output channel has a bias and a scale of its own.
         activation: one of `ACTIVATIONS`.
         table_bytes: of the look-up table in flash; 0 without.
+        table_content: equal for tables with the same bytes, which are in flash once; None: its own.
         scaled: whether the output is rescaled: 16-bit convolutions then accumulate in 40 bits.
         transposed: whether the ofm is written with its axes exchanged.
         depth_offset: first output channel among those of the weights' tensor.
@@ -176,6 +179,7 @@ class NpuOp:
     has_scales: bool = False
     activation: str = "none"
     table_bytes: int = 0
+    table_content: Hashable = None
     scaled: bool = True
     transposed: bool = False
     depth_offset: int = 0

@@ -94,7 +94,7 @@ class Reader:
         report = self.compiled.perf_report
         memories = {name: memory.peakUsage for name, memory in report.memories.items()}
         result.flash_bytes = report.readOnlyPeakUsage
-        result.arena_bytes = memories["Sram"]
+        result.arena_bytes = memories.get("Sram", 0)
         if "OffChipFlash" not in memories:
             result.arena_bytes -= result.flash_bytes
         return result
@@ -105,9 +105,8 @@ class Reader:
         parts: dict[Any, str] = {}
         groups = [ids for row in self.rows for ids in self.sources[row["id"]].values()]
         for row in self.rows:
-            last = self.last[row["id"]]
-            if part_of(last, "ofm")[0] is not None:
-                key = (last["name"], shape_of(last, "ofm_shape"))
+            if part_of(row, "ofm")[0] is not None:
+                key = (self.last[row["id"]]["name"], shape_of(row, "ofm_shape"))
                 groups.append([parts.setdefault(key, row["id"]), row["id"]])
         for ids in groups:
             same = [one for one in ids if one in first]
@@ -121,9 +120,11 @@ class Reader:
         if key not in self.index:
             self.index[key] = len(self.maps)
             self.times[len(self.maps)] = time
-            shape, dtype = shape_of(row, f"{prefix}_shape"), row[f"{prefix}_dtype"].lower()
-            tensor = self.stored.get(name)
-            if tensor is not None and tensor.n_elements == np.prod(shape):
+            shape = shape_of(row, f"{prefix}_shape")
+            dtype = row[f"{prefix}_dtype"].lower().replace("none", "resource")
+            tensor = self.stored.get(name.removesuffix("_act"))
+            fused = prefix == "ofm" and row["id"] not in self.last  # then stored as it is written
+            if tensor is not None and tensor.n_elements == np.prod(shape) and not fused:
                 shape = (*(1,) * (4 - len(tensor.shape)), *tensor.shape)[-4:]
             self.maps.append(FeatureMap(name, shape, dtype, **flags))
         return self.index[key]
@@ -132,10 +133,15 @@ class Reader:
         last, time = self.last[row["id"]], int(row["time_index"])
         name = last["name"]
         variable = name in self.stored and self.stored[name].is_variable
+        is_last = all(
+            self.keys[other["id"]] == self.keys[row["id"]]
+            for other in self.rows[self.rows.index(row) :]
+            if self.last[other["id"]]["name"] == name
+        )
         return self.map(
             name if variable else self.keys[row["id"]],
             *(name, time, last, "ofm"),
-            is_output=name in {tensor.name for tensor in self.network.outputs},
+            is_output=name in {tensor.name for tensor in self.network.outputs} and is_last,
             is_variable=variable,
         )
 
@@ -144,7 +150,7 @@ class Reader:
         shape, time = shape_of(row, f"{prefix}_shape"), int(row["time_index"])
         if which and not any(shape):
             return None
-        writers = self.sources[row["id"]][which]
+        writers = self.sources[row["id"]][which] if any(shape) else ["nothing"]
         known = [self.written[one] for one in writers if one in self.written]
         if known:
             index = known[0]
@@ -171,9 +177,9 @@ class Reader:
         ifm = self.input(row, 0)
         last = self.last[row["id"]]
         assert ifm is not None
-        step = tuple(int(last[f"ofm_strides_{axis}"]) for axis in "hw")
+        step = tuple(int(row[f"ofm_strides_{axis}"]) for axis in "hw")
         shape = shape_of(last, "ofm_shape")
-        ofm = View(self.written[row["id"]], shape, *part_of(last, "ofm"), step)
+        ofm = View(self.written[row["id"]], shape, *part_of(row, "ofm"), step)
         return NpuOp(row["name"], KINDS[row["operator"]], ifm, ofm, self.input(row, 1))
 
     def schedule(self) -> MemorySchedule:
@@ -183,12 +189,16 @@ class Reader:
             if tensor["usage"] == "OpBuffering":
                 head, _, op = tensor["name"].rpartition("_op")
                 n_bytes[int(op), int("double2" in head)] = int(tensor["size"], 16)
-        nothing = np.zeros(n_ops, np.int64)
+        nothing, own = np.zeros(n_ops, np.int64), np.arange(n_ops)
+        for op, row in enumerate(self.rows):
+            if row["weight_buffering"] in ("Single", "Double") and not n_bytes[op].any():
+                own[op] = own[op - 1]
+                n_bytes[op] = n_bytes[op - 1]
         return MemorySchedule(
             n_bytes,
             np.array([int(row["weight_pre_buffer"] or 0) for row in self.rows], np.int64),
             np.array([row["ofm_depth_slices"].count("|") for row in self.rows], np.int64),
-            np.arange(n_ops),
+            own,
             np.array([int(row["cascade"]) for row in self.rows], np.int64),
             nothing,
         )
@@ -209,6 +219,7 @@ class Reader:
                 for i, one in enumerate(self.maps)
                 if one.name == tensor["name"] and self.times[i] in alive
             ]
+            found.sort(key=lambda i: abs(self.times[i] - numbers[0]))
             result.ranges[found[0] if found else tensor["name"]] = numbers
 
 

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import replace
+from hashlib import blake2b
 
 import numpy as np
 
 from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, whole
 from npusim.cost.program import UNITS, FeatureMap, NpuOp, Program, Shape4, View
+from npusim.tensor import Tensor
 
 
 def fuse_activations(steps: list[Step]) -> list[Step]:
@@ -136,6 +139,7 @@ class _Maps:
                     is_constant=value.is_constant,
                     is_variable=value.is_variable,
                     n_constant_bytes=value.n_constant_bytes,
+                    content=_content(value.content),
                 )
             )
         return self._positions[key]
@@ -220,6 +224,7 @@ def _npu_op(maps: _Maps, step: Step) -> NpuOp:
         has_scales=step.has_scales,
         activation=_activation(step),
         table_bytes=step.table_bytes,
+        table_content=_table_content(step),
         scaled=step.scaled,
         transposed=step.kind == "transpose" and step.permutation != (0, 1, 2, 3),
         scratch=None if step.scratch is None else maps.position(_scratch(step)),
@@ -231,6 +236,21 @@ def _activation(step: Step) -> str:
     if activation is None:
         return "none"
     return "relu" if activation.attributes.get("clamps") else "table"
+
+
+def _table_content(step: Step) -> Hashable:
+    activation = step.attributes.get("activation", step)
+    content: Hashable = activation.attributes.get("table_content")
+    return content
+
+
+def _content(content: Hashable) -> Hashable:
+    """The bytes of a tensor in short; anything else as it is."""
+    if isinstance(content, Tensor):
+        if content.data is None or content.data.dtype == object:
+            return None
+        return content.dtype, blake2b(content.data.tobytes()).digest()
+    return content
 
 
 def _scratch(step: Step) -> Value:

@@ -150,8 +150,13 @@ def lower_pad(graph: Graph, step: Step) -> None:
         math.prod(shape) // shape[axis] * max(sides) for axis, sides in enumerate(margins)
     )
     n_bytes = -(-longest * DTYPES[ofm.value.dtype].bits // 32) * 4
+    zero = ofm.quantization and tuple(ofm.quantization.zero_points.tolist())
+    fill = step.op.inputs[2] if step.op is not None and len(step.op.inputs) > 2 else zero
     margin = Value(
-        f"margins of {ofm.value.name}", (longest,), ofm.value.dtype, n_constant_bytes=n_bytes
+        f"margins of {ofm.value.name}",
+        *((longest,), ofm.value.dtype),
+        n_constant_bytes=n_bytes,
+        content=("margins", ofm.value.dtype, n_bytes, fill),
     )
     flat = len(shape) > 4 or (len(shape) == 4 and shape[0] > 1)
     for axis, (before, after) in enumerate(margins):

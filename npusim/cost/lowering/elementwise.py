@@ -13,7 +13,7 @@ Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +32,11 @@ KINDS: Final[Mapping[str, str]] = {
 }
 CLAMPS: Final = ("RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1")
 TABLES: Final = ("LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU", "EXP", "LOG", "RSQRT")
-_BUILT_IN: Final = ("LOGISTIC", "TANH")
+_FUNCTIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "LOGISTIC": lambda x: 0.5 + 0.5 * np.tanh(x / 2),
+    "TANH": np.tanh,
+}
+_BUILT_IN: Final = tuple(_FUNCTIONS)
 BYTE_TABLE: Final = 256
 WORD_TABLE: Final = 2048
 
@@ -52,9 +56,22 @@ def lower_table(graph: Graph, step: Step) -> None:
     """Make a function of one element a table, or the built-in function."""
     built_in = step.kind in _BUILT_IN and step.ifm.value.dtype == "int16"
     step.table_bytes = 0 if built_in else table_bytes(step)
+    step.attributes["table_content"] = _table_content(step)
     step.kind = "activation"
     if not built_in:  # a table does all scaling itself
         step.outputs[0] = Link(step.ofm.value, step.ofm.shape, step.ifm.quantization)
+
+
+def _table_content(step: Step) -> Hashable:
+    """The table itself if it is short and simple, else what it is made from."""
+    ifm, ofm = step.ifm.quantization, step.ofm.quantization
+    if step.kind not in _FUNCTIONS or step.ifm_bits != 8 or ifm is None or ofm is None:
+        options = () if step.op is None else tuple(sorted(step.op.attributes.items()))
+        return step.kind, options, codes(step)
+    low, high = (0, 255) if step.ifm.value.dtype == "uint8" else (-128, 127)
+    real = ifm.scales[0].astype(np.float64) * (np.arange(low, high + 1) - ifm.zero_points[0])
+    table = np.rint(_FUNCTIONS[step.kind](real) / ofm.scales[0]) + ofm.zero_points[0]
+    return step.ofm.value.dtype, table.clip(low, high).astype(np.int16).tobytes()
 
 
 def table_bytes(step: Step) -> int:
@@ -70,16 +87,32 @@ def lower_negation(graph: Graph, step: Step) -> None:
     zero.value.readers.append(step)
 
 
-def scalar(name: str, dtype: str, quantization: Quantization | None = None) -> Link:
-    """A constant of one element."""
-    value = Value(name, (1,), dtype, quantization, n_constant_bytes=DTYPES[dtype].bits // 8)
-    return whole(value)
+def scalar(
+    name: str,
+    dtype: str,
+    quantization: Quantization | None = None,
+    *,
+    depends_on: tuple[Hashable, ...] = (),
+) -> Link:
+    """A constant of one element, fixed by its name, its type and what it depends on."""
+    n_bytes, content = DTYPES[dtype].bits // 8, (name, dtype, *depends_on)
+    return whole(Value(name, (1,), dtype, quantization, n_constant_bytes=n_bytes, content=content))
 
 
 def constant(name: str, shape: Shape, dtype: str) -> Link:
-    """A constant of a shape."""
+    """A constant of a shape, all of whose elements are the one that its name tells."""
     n_bytes = int(np.prod(shape)) * DTYPES[dtype].bits // 8
-    return whole(Value(name, shape, dtype, n_constant_bytes=n_bytes))
+    content = (name, dtype, n_bytes)
+    return whole(Value(name, shape, dtype, n_constant_bytes=n_bytes, content=content))
+
+
+def codes(step: Step) -> tuple[Hashable, ...]:
+    """What the quantization of a step's operands and ofm adds to the content of a constant."""
+    return tuple(
+        (link.value.dtype, q and (tuple(q.scales.tolist()), tuple(q.zero_points.tolist())))
+        for link in (*step.inputs, *step.outputs)
+        for q in [link.quantization]
+    )
 
 
 def lower_leaky_relu(graph: Graph, step: Step) -> None:
@@ -91,7 +124,13 @@ def lower_leaky_relu(graph: Graph, step: Step) -> None:
     if not _is_small_leak(graph, step, slope):
         rescales = not _same_codes(step.ifm.quantization, step.ofm.quantization)
         if rescales or slope < 0:
-            _leak(graph, step, slope, scalar("slope", "int16"), rescales=rescales)
+            _leak(
+                graph,
+                step,
+                slope,
+                scalar("slope", "int16", depends_on=(slope, *codes(step))),
+                rescales=rescales,
+            )
         else:
             step.kind = "leaky_relu"
 
@@ -173,7 +212,13 @@ def lower_prelu(graph: Graph, step: Step) -> None:
         step.kind = "LEAKY_RELU"
         if not _is_small_leak(graph, step, slope):
             rescales = not _same_codes(step.ifm.quantization, step.ofm.quantization)
-            _leak(graph, step, slope, scalar("slope", "int16"), rescales=rescales)
+            _leak(
+                graph,
+                step,
+                slope,
+                scalar("slope", "int16", depends_on=(slope, *codes(step))),
+                rescales=rescales,
+            )
         return
     if slopes.max() > 1:
         _two_sides(graph, step, link)
@@ -197,14 +242,16 @@ def lower_squared_difference(graph: Graph, step: Step) -> None:
     for number, link in enumerate(step.inputs):
         wide = _wide(graph, step, link, f"_32bit{number}")
         scaled = whole(wide.value.like("_scaled"))
-        graph.add("mul", [wide, scalar("multiplier", "int32")], scaled, step)
+        multiplier = scalar("multiplier", "int32", depends_on=(number, *codes(step)))
+        graph.add("mul", [wide, multiplier], scaled, step)
         sides.append(scaled)
     shape = tuple(np.maximum(sides[0].shape, sides[1].shape).tolist())
     difference = whole(sides[0].value.like("_difference", shape))
     graph.add("sub", sides, difference, step)
     square = whole(difference.value.like("_square"))
     graph.add("mul", [difference, difference], square, step)
-    graph.add("mul", [square, scalar("multiplier", "int32")], step.ofm, step)
+    multiplier = scalar("multiplier", "int32", depends_on=codes(step))
+    graph.add("mul", [square, multiplier], step.ofm, step)
 
 
 def _wide(graph: Graph, step: Step, link: Link, suffix: str) -> Link:

@@ -8,7 +8,7 @@ a step's inputs were added decides the order of execution.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ class Value:
         dtype: a key of `npusim.tensor.DTYPES`.
         quantization: None if there is none.
         n_constant_bytes: what a constant takes; 0 for other values.
+        content: as `program.FeatureMap`; for a constant of the network, its tensor.
         is_input: whether the caller provides it.
         is_output: whether the caller gets it.
         is_variable: whether it keeps its content from one inference to the next.
@@ -38,6 +39,7 @@ class Value:
 
     __slots__ = (
         *("name", "shape", "dtype", "quantization", "n_constant_bytes", "is_constant"),
+        "content",
         *("is_input", "is_output", "is_variable", "home", "writers", "readers"),
     )
 
@@ -49,6 +51,7 @@ class Value:
         quantization: Quantization | None = None,
         *,
         n_constant_bytes: int | None = None,
+        content: Hashable = None,
     ):
         self.name = name
         self.shape = shape
@@ -56,6 +59,7 @@ class Value:
         self.quantization = quantization
         self.n_constant_bytes = n_constant_bytes or 0
         self.is_constant = n_constant_bytes is not None
+        self.content = content
         self.is_input = self.is_output = self.is_variable = False
         self.home: Value = self
         self.writers: list[Step] = []

@@ -60,6 +60,7 @@ def _value(tensor: Tensor) -> Value:
         tensor.dtype,
         tensor.quantization,
         n_constant_bytes=constant_bytes,
+        content=tensor,
     )
     value.is_variable = tensor.is_variable
     return value

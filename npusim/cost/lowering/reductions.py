@@ -19,7 +19,7 @@ import numpy as np
 
 from npusim.cost.lowering import weights
 from npusim.cost.lowering.copies import around, constant_input
-from npusim.cost.lowering.elementwise import WORD_TABLE, scalar
+from npusim.cost.lowering.elementwise import WORD_TABLE, codes, scalar
 from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, Window, whole
 from npusim.cost.placement import reduced_axes
 
@@ -70,7 +70,9 @@ def lower_mean(graph: Graph, step: Step) -> None:
         total = ofm
     assert total is not None
     target = step.ofm.seen(ofm_shape)
-    graph.add("mul", [total, scalar("multiplier", "int32")], target, step, suffix="scale")
+    n_elements = kernel_height * kernel_width
+    multiplier = scalar("multiplier", "int32", depends_on=(n_elements, *codes(step)))
+    graph.add("mul", [total, multiplier], target, step, suffix="scale")
 
 
 def _axes(step: Step) -> list[int]:
@@ -166,7 +168,7 @@ def lower_arg_max(graph: Graph, step: Step) -> None:
     pool.window = Window((1, depth))
     number = made("number", (height, width, 1))
     table = graph.add("activation", [largest], number, step, suffix="number")
-    table.table_bytes = WORD_TABLE
+    table.table_bytes, table.attributes["table_content"] = WORD_TABLE, ("number", depth)
     ofm_shape = (*step.ifm.shape[:-1], 1)
     ofm = step.ofm.seen((1,) * (3 - len(ofm_shape)) + ofm_shape)
     graph.add("add", [number, scalar("zero", "int16")], ofm, step, suffix="widening")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from npusim.cost.lowering.elementwise import WORD_TABLE, constant, scalar
+from npusim.cost.lowering.elementwise import WORD_TABLE, codes, constant, scalar
 from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, Window, whole
 
 _WIDE_TABLE: Final = 1024
@@ -36,7 +36,11 @@ class _Sequence:
     def table(self, link: Link, dtype: str, n_bytes: int) -> Link:
         """A look-up table of a dtype."""
         ofm = self.add("activation", link, dtype=dtype)
-        ofm.value.writers[0].table_bytes = n_bytes
+        writer, op = ofm.value.writers[0], self.step.op
+        writer.table_bytes = n_bytes
+        beta = None if op is None else op.attributes.get("beta")
+        content = ("softmax", self.n_steps, n_bytes, beta, codes(self.step))
+        writer.attributes["table_content"] = content
         return ofm
 
     def end(self, kind: str, *inputs: Link, ofm: Link) -> None:

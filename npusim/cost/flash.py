@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is in flash, the memory that the NPU only reads: weights, scales, tables and constants.
+
+Every item begins at a multiple of 16 bytes. What has the same content is there once: weight
+streams with the biases and scales before them, tables, operands. Weights that are used again with
+other scales are not repeated, but a block of biases and scales is added. The commands for the NPU,
+and what only the CPU reads, are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from npusim._arguments import integer
+from npusim.cost.program import NpuOp, Program
+from npusim.errors import ConfigError
+from npusim.npu import N_CORES_MAX
+from npusim.weights.format import STREAM_ALIGN_BYTES
+from npusim.weights.scales import scale_bytes
+
+FLASH_KINDS: Final = ("weights", "scales", "table", "constant")
+"""Weights are counted with the biases and scales before them; "scales" are further ones."""
+_BYTES_MAX: Final = (1 << 62) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedWeights:
+    """The weight streams of one operation.
+
+    Attributes:
+        n_bytes: of all of them, each padded to 16 bytes; biases and scales not among them.
+        depth_slices: ofm channels at which the weights are cut: first 0, last the ofm depth.
+        ofm_block_depth: channels that are coded together.
+
+    Raises:
+        ConfigError: a number is not an integer, n_bytes is no multiple of 16, or depth_slices do
+            not rise from 0.
+    """
+
+    n_bytes: int
+    depth_slices: tuple[int, ...]
+    ofm_block_depth: int
+
+    def __post_init__(self) -> None:
+        integer("n_bytes", self.n_bytes, 0, _BYTES_MAX)
+        if self.n_bytes % STREAM_ALIGN_BYTES:
+            raise ConfigError(f"n_bytes must be a multiple of 16, got {self.n_bytes}")
+        integer("ofm_block_depth", self.ofm_block_depth, 1, _BYTES_MAX)
+        cuts = [integer("depth_slices", cut, 0, _BYTES_MAX) for cut in self.depth_slices]
+        rises = all(low < high for low, high in zip(cuts, cuts[1:], strict=False))
+        if len(cuts) < 2 or cuts[0] or not rises:
+            raise ConfigError(f"depth_slices must rise from 0, got {self.depth_slices}")
+
+    def scale_bytes(self, n_cores: int = 1) -> int:
+        """Bytes of the biases and scales: a block for every slice and core.
+
+        >>> EncodedWeights(4096, (0, 16, 64), ofm_block_depth=16).scale_bytes()
+        640
+        """
+        cores = range(integer("n_cores", n_cores, 1, N_CORES_MAX))
+        depths = [
+            high - low for low, high in zip(self.depth_slices, self.depth_slices[1:], strict=False)
+        ]
+        counts = [len(range(core, depth, n_cores)) for depth in depths for core in cores]
+        return sum(scale_bytes(n) for n in counts if n)
+
+
+@dataclass(frozen=True, slots=True)
+class FlashItem:
+    """Something in flash.
+
+    Attributes:
+        name: of the operation that first uses it, or of a constant.
+        kind: one of `FLASH_KINDS`.
+        n_bytes: a multiple of 16.
+        address: from the first item's.
+    """
+
+    name: str
+    kind: str
+    n_bytes: int
+    address: int
+
+
+def flash_items(
+    program: Program, encoded: Sequence[EncodedWeights | None], n_cores: int = 1
+) -> tuple[FlashItem, ...]:
+    """All that a program has in flash, in the order in which it is first used.
+
+    Args:
+        program: what is executed.
+        encoded: the weight streams of each operation; None for those without weights.
+        n_cores: of the NPU.
+
+    Raises:
+        ConfigError: as many streams as operations are needed, and exactly for those with weights.
+
+    Source: [VELA] regor 5.2.0, compared byte by byte in the tests.
+
+    >>> from npusim.cost.program import FeatureMap, View, WeightSource
+    >>> maps = FeatureMap("x", (1, 8, 8, 3)), FeatureMap("y", (1, 8, 8, 4))
+    >>> views = [View(i, map_.shape) for i, map_ in enumerate(maps)]
+    >>> weights = WeightSource((4, 3, 3, 3), ("w",), "part-kernel")
+    >>> op = NpuOp("y", "conv", *views, weights=weights, table_bytes=256)
+    >>> encoded = EncodedWeights(160, (0, 4), ofm_block_depth=8)
+    >>> [(item.kind, item.n_bytes) for item in flash_items(Program("one", maps, (op,)), [encoded])]
+    [('weights', 208), ('table', 256)]
+    """
+    if len(encoded) != len(program.ops):
+        raise ConfigError(f"encoded must have {len(program.ops)} rows, got {len(encoded)}")
+    sizes: dict[tuple[Hashable, ...], tuple[str, str, int]] = {}
+    scales: dict[Hashable, Hashable] = {}
+    for number, (op, streams) in enumerate(zip(program.ops, encoded, strict=True)):
+        if (op.weights is None) != (streams is None):
+            has, wanted = ("no streams", "some") if streams is None else ("streams", "none")
+            raise ConfigError(f"weights of op {op.name!r} must have {wanted}, got {has}")
+        if op.weights is not None and streams is not None:
+            key = op.weights.key, streams.depth_slices, streams.ofm_block_depth
+            n_bytes = streams.scale_bytes(n_cores)
+            if ("weights", key) not in sizes:
+                sizes["weights", key] = (op.name, "weights", streams.n_bytes + n_bytes)
+                scales[key] = _scales(op)
+            elif scales[key] != _scales(op):
+                block = ("scales", key, _scales(op), _bias(op))
+                sizes.setdefault(block, (op.name, "scales", n_bytes))
+        if op.table_bytes:
+            content = number if op.table_content is None else op.table_content
+            sizes.setdefault(("table", content), (op.name, "table", op.table_bytes))
+        for view in (op.ifm, op.ifm2) if op.on_npu else ():
+            if view is not None and program.maps[view.map].is_constant:
+                one = program.maps[view.map]
+                content = view.map if one.content is None else one.content
+                sizes.setdefault(
+                    ("constant", content, one.n_constant_bytes),
+                    (one.name, "constant", one.n_constant_bytes),
+                )
+    items: list[FlashItem] = []
+    end = 0
+    for name, kind, n_bytes in sizes.values():
+        padded = -(-n_bytes // STREAM_ALIGN_BYTES) * STREAM_ALIGN_BYTES
+        items.append(FlashItem(name, kind, padded, end))
+        end += padded
+    return tuple(items)
+
+
+def flash_bytes(items: Sequence[FlashItem]) -> int:
+    """Bytes of all items."""
+    return sum(item.n_bytes for item in items)
+
+
+def _scales(op: NpuOp) -> Hashable:
+    """What the scales of an operation's channels are made from."""
+    source = op.source
+    if source is None:
+        return None
+    tensors = (source.ifm, *source.weight_tensors, source.ofm)
+    return tuple(
+        tensor and tensor.quantization and tuple(tensor.quantization.scales.tolist())
+        for tensor in tensors
+    )
+
+
+def _bias(op: NpuOp) -> Hashable:
+    bias = None if op.source is None else op.source.bias
+    return None if bias is None or bias.data is None else bias.data.tobytes()
