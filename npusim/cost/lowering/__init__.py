@@ -30,6 +30,7 @@ _EARLY: Final[Mapping[str, _Rule]] = {
     "SLICE": copies.lower_slice,
     "STRIDED_SLICE": copies.lower_strided_slice,
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), copies.lower_split),
+    "QUANTIZE": elementwise.skip_quantize,
     "PACK": copies.lower_pack,
     "BATCH_MATMUL": reductions.lower_matmul,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm.lower_lstm,

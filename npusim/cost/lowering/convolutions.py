@@ -164,14 +164,13 @@ def lower_pool(graph: Graph, step: Step) -> None:
 
 def _window(op: Op, kernel: Pair, dilation: Pair) -> Window:
     assert op.ifm is not None
-    strides = effective_strides(op)
-    window = Window(kernel, strides, dilation)
+    window = Window(kernel, effective_strides(op), dilation)
     if op.attributes.get("padding") != "SAME":
         return window
     totals = [
         same_padding(length, extent, stride, 1)
         for length, extent, stride in zip(
-            op.ifm.shape[1:3], window.extent, strides, strict=True
+            *(op.ifm.shape[1:3], window.extent, integers(op, "stride_h", "stride_w")), strict=True
         )
     ]
     top, left = (total // 2 for total in totals)

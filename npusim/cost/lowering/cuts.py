@@ -95,6 +95,7 @@ def _deepen(step: Step) -> None:
         if size > 1:
             step.inputs[index] = replace(link, shape=deeper(size), offset=None, part=None)
     step.outputs[0] = replace(step.ofm, shape=deeper(sizes[-1]), offset=None, part=None)
+    step.attributes["deepened"] = True
 
 
 def deeper(size: int) -> Shape:
