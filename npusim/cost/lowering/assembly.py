@@ -34,7 +34,7 @@ def fuse_activations(steps: list[Step]) -> list[Step]:
 
 
 def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
-    if before.kind in ("cpu", "activation") or "activation" in before.attributes:
+    if before.kind in ("cpu", "activation", "copy") or "activation" in before.attributes:
         return False
     if UNITS[before.kind] in ("compound", "dma"):
         transposes = before.kind == "transpose" and before.ofm.value.dtype in ("int8", "uint8")
@@ -49,7 +49,8 @@ def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
         return False
     if before.ofm.part is not None and not _covers(before.ofm):
         return False
-    if activation.attributes.get("deepened") and _is_windowed(before):
+    deepened = [step.attributes.get("deepened", False) for step in (before, activation)]
+    if deepened == [True, False] or (deepened == [False, True] and _is_windowed(before)):
         return False
     return same_scales(activation.ifm, activation.ofm)
 

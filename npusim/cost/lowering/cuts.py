@@ -25,7 +25,7 @@ from npusim.cost.lowering.transposes import cut_transpose
 from npusim.cost.program import UNITS
 
 AXIS_MAX: Final = 1 << 16
-_POINTWISE: Final = ("activation", "quantize")
+_POINTWISE: Final = ("activation", "quantize", "copy")
 _SMALL: Final = 16
 _SHALLOW: Final = 8
 _DEEP: Final = 16

@@ -42,13 +42,6 @@ def lower_elementwise(graph: Graph, step: Step) -> None:
     step.kind = KINDS[step.kind]
 
 
-def skip_quantize(graph: Graph, step: Step) -> None:
-    """Make a QUANTIZE that changes nothing a mere change of name."""
-    ifm, ofm = step.ifm, step.ofm
-    if ifm.value.dtype == ofm.value.dtype and _same_codes(ifm.quantization, ofm.quantization):
-        step.kind = "IDENTITY"
-
-
 def lower_clamp(graph: Graph, step: Step) -> None:
     """Make a relu-like operation an activation."""
     step.kind = "activation"

@@ -14,7 +14,7 @@ from typing import Final
 
 from npusim.cost.lowering.graph import Graph, Link, Step, Value, whole
 
-RESHAPING_KINDS: Final = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "IDENTITY")
+RESHAPING_KINDS: Final = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 
 
 def remove_reshapes(graph: Graph) -> None:
