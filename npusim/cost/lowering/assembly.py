@@ -37,7 +37,7 @@ def fuse_activations(steps: list[Step]) -> list[Step]:
 
 
 def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
-    if before.kind in ("cpu", "activation") or "activation" in before.attributes:
+    if before.kind in ("cpu", "activation", "copy") or "activation" in before.attributes:
         return False
     if UNITS[before.kind] in ("compound", "dma"):
         transposes = before.kind == "transpose" and before.ofm.value.dtype in ("int8", "uint8")
@@ -52,7 +52,16 @@ def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
         return False
     if before.ofm.part is not None and not _covers(before.ofm):
         return False
+    deepened = [step.attributes.get("deepened", False) for step in (before, activation)]
+    if deepened == [True, False] or (deepened == [False, True] and _is_windowed(before)):
+        return False
     return same_scales(activation.ifm, activation.ofm)
+
+
+def _is_windowed(step: Step) -> bool:
+    if UNITS[step.kind] == "pooling":
+        return step.window.kernel != (1, 1) or step.window.stride != (1, 1)
+    return UNITS[step.kind] in ("convolution", "depthwise", "product")
 
 
 def _covers(link: Link) -> bool:
@@ -71,10 +80,11 @@ def same_scales(first: Link, second: Link) -> bool:
 def _join(step: Step, activation: Step) -> None:
     step.attributes["activation"] = activation
     step.table_bytes = activation.table_bytes
-    ofm = step.ofm
-    target = activation.ofm.value
+    ofm, target = step.ofm, activation.ofm
     activation.remove()
-    step.write_instead(0, replace(ofm, value=target))
+    if target.part is None:
+        target = replace(ofm, value=target.value)
+    step.write_instead(0, replace(target, quantization=ofm.quantization))
 
 
 def gather_cpu_steps(steps: list[Step]) -> list[Step]:

@@ -154,20 +154,24 @@ def lower_pool(graph: Graph, step: Step) -> None:
     height, width = integers(op, "filter_h", "filter_w")
     step.window = _window(op, (height, width), (1, 1))
     window = step.window
-    if window.kernel == window.stride == step.ifm.shape[1:3] and window.padding == UNPADDED:
+    if (
+        window.kernel == window.stride == step.ifm.shape[1:3]
+        and window.padding == UNPADDED
+    ):
         step.window = replace(window, stride=(1, 1))
     unroll_strides(graph, step)
 
 
 def _window(op: Op, kernel: Pair, dilation: Pair) -> Window:
     assert op.ifm is not None
-    strides = effective_strides(op)
-    window = Window(kernel, strides, dilation)
+    window = Window(kernel, effective_strides(op), dilation)
     if op.attributes.get("padding") != "SAME":
         return window
     totals = [
         same_padding(length, extent, stride, 1)
-        for length, extent, stride in zip(op.ifm.shape[1:3], window.extent, strides, strict=True)
+        for length, extent, stride in zip(
+            *(op.ifm.shape[1:3], window.extent, integers(op, "stride_h", "stride_w")), strict=True
+        )
     ]
     top, left = (total // 2 for total in totals)
     bottom, right = (total - total // 2 for total in totals)
@@ -235,3 +239,4 @@ def unroll_strides(graph: Graph, step: Step) -> None:
             cell.window = replace(window, stride=(1, 1))
             cell.weights = step.weights
             cell.has_scales = step.has_scales
+

@@ -271,6 +271,8 @@ def _write_in_place(copy: Step) -> None:
         return
     if value.is_variable or value.dtype != copy.ofm.value.dtype:
         return
+    if copy.ofm.taken == copy.ofm.shape and copy.op is not None and copy.op.kind != "RESHAPE":
+        return
     if copy.ifm.quantization != copy.ofm.quantization or not same(writer.ofm.shape, copy.ifm.shape):
         return
     copy.remove()

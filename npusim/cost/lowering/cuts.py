@@ -25,7 +25,7 @@ from npusim.cost.lowering.transposes import cut_transpose
 from npusim.cost.program import UNITS
 
 AXIS_MAX: Final = 1 << 16
-_POINTWISE: Final = ("activation", "quantize")
+_POINTWISE: Final = ("activation", "quantize", "copy")
 _SMALL: Final = 16
 _SHALLOW: Final = 8
 _DEEP: Final = 16
@@ -95,6 +95,7 @@ def _deepen(step: Step) -> None:
         if size > 1:
             step.inputs[index] = replace(link, shape=deeper(size), offset=None, part=None)
     step.outputs[0] = replace(step.ofm, shape=deeper(sizes[-1]), offset=None, part=None)
+    step.attributes["deepened"] = True
 
 
 def deeper(size: int) -> Shape:

@@ -9,6 +9,7 @@ Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from npusim.cost.lowering.graph import Graph, Link, Step, Value, whole
@@ -53,23 +54,16 @@ def _copy(graph: Graph, reshape: Step) -> None:
     for reader in readers:
         for index, link in enumerate(reader.inputs):
             if link.value is ifm:
-                reader.read_instead(
-                    index,
-                    Link(copied, copied.shape or (), *_kept(link)),
-                )
-
-
-def _kept(link: Link) -> tuple[object, ...]:
-    return link.quantization, link.offset, link.part, link.stride
+                reader.read_instead(index, replace(link, value=copied, shape=copied.shape or ()))
 
 
 def _rewrite(step: Step, old: Value, new: Value) -> None:
     for index, link in enumerate(step.outputs):
         if link.value is old:
-            step.write_instead(index, Link(new, link.shape, *_kept(link)))
+            step.write_instead(index, replace(link, value=new))
 
 
 def _reread(step: Step, old: Value, new: Value) -> None:
     for index, link in enumerate(step.inputs):
         if link.value is old:
-            step.read_instead(index, Link(new, link.shape, *_kept(link)))
+            step.read_instead(index, replace(link, value=new))

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QUANTIZE operations that need no operation of their own.
+
+One that keeps the scale joins the step before it, if that alone writes and QUANTIZE alone reads
+what is between them, or else the step behind it. NEG takes any scale.
+
+Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from npusim.cost.lowering.graph import Graph, Link, Step
+from npusim.tensor import Quantization
+
+_POOLS: Final = ("MAX_POOL_2D", "REDUCE_MAX", "REDUCE_MIN")
+_WEIGHTED: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_BEFORE: Final = (
+    *(*_WEIGHTED, "MUL", "MINIMUM", "MAXIMUM", "ABS", "NEG", "MEAN", "SUM", "SOFTMAX"),
+    *("SQUARED_DIFFERENCE", "PRELU", *_POOLS),
+)
+_BEHIND: Final = (*_WEIGHTED, "ABS", "NEG", "MEAN", "SUM", *_POOLS)
+
+
+def fuse_quantize(graph: Graph, step: Step) -> None:
+    """Let a step next to a QUANTIZE do its work."""
+    del graph
+    reader, writer = _reader(step), _writer(step)
+    if reader is not None:
+        step.remove()
+        for index, link in enumerate(reader.inputs):
+            if link.value is step.ofm.value:
+                reader.read_instead(index, replace(step.ifm, quantization=link.quantization))
+    elif writer is not None:
+        step.remove()
+        writer.write_instead(0, step.ofm)
+
+
+def _reader(step: Step) -> Step | None:
+    ifm, ofm = step.ifm, step.ofm
+    if ofm.value.is_output or len(ofm.value.readers) != 1 or not _same_codes(ifm, ofm):
+        return None
+    reader = ofm.value.readers[0]
+    widens = ifm.value.dtype == "int8" and ofm.value.dtype == "int16"
+    if ifm.value.dtype != ofm.value.dtype and (not widens or reader.kind in _POOLS):
+        return None
+    return reader if reader.kind in _BEHIND and reader.ifm.value is ofm.value else None
+
+
+def _writer(step: Step) -> Step | None:
+    ifm, ofm = step.ifm, step.ofm
+    if ifm.value.is_output or len(ifm.value.readers) != 1 or len(ifm.value.writers) != 1:
+        return None
+    writer = ifm.value.writers[0]
+    if writer.kind == "NEG":
+        return writer
+    if writer.kind in _POOLS and ifm.value.dtype != ofm.value.dtype:
+        return None
+    return writer if writer.kind in _BEFORE and _same_scales(ifm, ofm) else None
+
+
+def _numbers(link: Link) -> Quantization:
+    assert link.quantization is not None
+    return link.quantization
+
+
+def _same_scales(first: Link, second: Link) -> bool:
+    return np.array_equal(_numbers(first).scales, _numbers(second).scales)
+
+
+def _same_codes(first: Link, second: Link) -> bool:
+    points = _numbers(first).zero_points, _numbers(second).zero_points
+    return _same_scales(first, second) and np.array_equal(*points)
