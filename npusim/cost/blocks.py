@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The block of a multiply-accumulate operation: the piece of its ofm the NPU works on at a time.
+"""The block of an operation: the piece of its ofm the NPU works on at a time.
 
 The block decides how often ifm and weights are read, and in which order the weights are stored.
-Its ifm and its accumulators share the NPU's internal memory (SHRAM) in banks of 1024 bytes. Of
-all blocks that fit, Arm's compiler takes the one for which
+Its ifm and its accumulators share the NPU's internal memory (SHRAM) in banks. Of all blocks that
+fit, Arm's compiler takes the one for which
 
     (ifm elements read + weights read) / ofm elements
 
-is least, with blocks counted in fractions along height and width. It computes in single precision,
-whose rounding often decides between blocks that are equally good; so do the kernel and its twin.
+is least, with blocks counted in fractions along height and width; for elementwise operations, which
+read everything once, the one that makes the fewest blocks. It computes in single precision, whose
+rounding often decides between blocks that are equally good; so do the kernel and its twin.
+
+A transpose is searched as if its ofm were its ifm, a copy of 32-bit elements as one of twice as
+many halves, and a matmul has two blocks: of the products, which are kept in memory, and of their
+sums.
 
 Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 """
@@ -22,15 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim._arguments import choice, integer
+from npusim.cost import columns as col
+from npusim.cost.rows import TABLE_BANKS, Int64Array, checked_rows, npu_array
 from npusim.errors import ConfigError
 from npusim.npu import NpuConfig, get
 from npusim.weights.reorder import TRAVERSALS, check_ifm_bits
 
-OFM_BANKS: Final = 2
-"""SHRAM banks kept for the ofm."""
-TABLE_BANKS: Final = 2
-"""SHRAM banks of a look-up table."""
-_SMALL_SHRAM_BANKS: Final = 16
 _DIM_MAX: Final = 1 << 16
 _STRIDE_MAX: Final = 3
 _DILATION_MAX: Final = 2
@@ -141,18 +143,82 @@ def choose_block(geometry: MacGeometry, npu: str | NpuConfig = "ethos-u55-128") 
     >>> choose_block(geometry).ofm_block_depth
     24
     """
-    from npusim.cost.blocks_kernels import find_block
-
     config = get(npu)
-    best = np.full(2, np.inf, np.float32)
-    widths, trial, block = np.empty((64, 3), np.int64), np.empty(6, np.int64), np.empty(6, np.int64)
-    sizes = geometry_array(geometry), npu_array(config, geometry)
-    if not find_block(*sizes, widths, best, trial, block):
+    blocks, found = search_blocks(geometry_row(geometry)[None], config)
+    if not found[0]:
         raise ConfigError(
-            f"a block must fit the {config.shram_banks} SHRAM banks of {config.name}, "
-            f"got none for {geometry}"
+            f"block must fit the {config.shram_banks} SHRAM banks of {config.name}, got none for "
+            f"{geometry}"
         )
-    return BlockConfig(*block.tolist())
+    return BlockConfig(*blocks[0, : col.BLOCK_COLUMNS].tolist())
+
+
+def find_blocks(rows: npt.ArrayLike, npu: str | NpuConfig = "ethos-u55-128") -> Int64Array:
+    """The blocks Arm's compiler takes for many operations that it does not cut into stripes.
+
+    Args:
+        rows: as from `npusim.cost.rows`, int64, shape [n_ops, columns.ROW_COLUMNS].
+        npu: preset name or record.
+
+    Returns:
+        int64, shape [n_ops, columns.BLOCKS_COLUMNS]; zeros for operations without blocks.
+
+    Raises:
+        ConfigError: rows have another shape or type, or no block fits the NPU's SHRAM.
+        UnknownNameError: no such npu.
+
+    Source: [VELA] regor 5.2.0.
+
+    >>> from npusim.cost.rows import table
+    >>> ofm = {"ofm_height": 32, "ofm_width": 32, "ofm_depth": [16, 24]}
+    >>> ifm = {"ifm_height": 32, "ifm_width": 32, "ifm_depth": 16}
+    >>> rows = table(2, unit=0, kernel_height=3, kernel_width=3, **ifm, **ofm)
+    >>> find_blocks(rows)[:, :3].tolist()
+    [[5, 16, 16], [5, 16, 24]]
+    """
+    config = get(npu)
+    blocks, found = search_blocks(checked_rows(rows), config)
+    if not found.all():
+        raise ConfigError(
+            f"block must fit the {config.shram_banks} SHRAM banks of {config.name}, got none for "
+            f"operation {int(np.argmin(found))}"
+        )
+    return blocks
+
+
+def search_blocks(rows: Int64Array, npu: NpuConfig) -> tuple[Int64Array, Int64Array]:
+    """Blocks as from `find_blocks`, and for each whether it fits, which not all have to."""
+    from npusim.cost.blocks_kernels import SEARCH_COLUMNS
+    from npusim.cost.blocks_kernels import find_blocks as fill
+
+    blocks = np.zeros((len(rows), col.BLOCKS_COLUMNS), np.int64)
+    found = np.zeros(len(rows), np.int64)
+    room = np.empty(SEARCH_COLUMNS, np.int64), np.empty((npu.ofm_block_width_max, 3), np.int64)
+    fill(rows, npu_array(npu), *room, blocks, found)
+    return blocks, found
+
+
+def geometry_row(geometry: MacGeometry) -> Int64Array:
+    """The row of an operation with weights."""
+    row = np.zeros(col.ROW_COLUMNS, np.int64)
+    depthwise, wide = geometry.traversal == "depthwise", geometry.ifm_bits == 16
+    row[col.UNIT] = col.DEPTHWISE if depthwise else col.CONVOLUTION
+    row[col.TRAVERSAL] = TRAVERSALS.index(geometry.traversal)
+    row[col.IFM_HEIGHT : col.IFM2_HEIGHT] = geometry.ifm_shape
+    row[col.OFM_HEIGHT : col.KERNEL_HEIGHT] = geometry.ofm_shape
+    row[col.KERNEL_HEIGHT : col.NEAREST] = (
+        *(*geometry.kernel, *geometry.stride, *geometry.dilation, *geometry.upscale),
+    )
+    row[col.NEAREST] = geometry.nearest
+    row[col.STEP_HEIGHT : col.IFM_BITS] = 1
+    row[col.IFM_BITS] = row[col.OFM_BITS] = geometry.ifm_bits
+    row[col.ACC_BITS] = 40 if wide else 32
+    row[col.TABLE_BANKS] = TABLE_BANKS if geometry.table else 0
+    row[col.OUTPUT_RATE] = 3 if wide else 7
+    row[col.ACTIVATION_RATE] = 0 if geometry.table else 2
+    row[col.IFM_FORMAT] = row[col.IFM2_FORMAT] = row[col.OFM_FORMAT] = col.NHCWB16
+    row[col.HAS_SCALES] = 1
+    return row
 
 
 def _check_axes(what: str, values: tuple[int, ...], n_axes: int, high: int) -> None:
@@ -161,45 +227,3 @@ def _check_axes(what: str, values: tuple[int, ...], n_axes: int, high: int) -> N
     for value in values:
         if type(value) is not int or not 1 <= value <= high:  # `integer` takes a microsecond
             integer(what, value, 1, high)
-
-
-def available_banks(npu: NpuConfig, table: bool) -> int:
-    """SHRAM banks for ifm and accumulators; only the smallest SHRAM lends them a table's banks."""
-    lent = npu.shram_banks <= _SMALL_SHRAM_BANKS and not table
-    return npu.shram_banks - OFM_BANKS - (0 if lent else TABLE_BANKS)
-
-
-def geometry_array(geometry: MacGeometry) -> npt.NDArray[np.int64]:
-    """What the search needs of an operation; see `npusim.cost.blocks_kernels`."""
-    return np.array(
-        [
-            *geometry.ifm_shape,
-            *geometry.ofm_shape,
-            *geometry.kernel,
-            *geometry.stride,
-            *geometry.dilation,
-            *geometry.upscale,
-            geometry.ifm_bits,
-            TRAVERSALS.index(geometry.traversal),
-            geometry.nearest,
-        ],
-        np.int64,
-    )
-
-
-def npu_array(npu: NpuConfig, geometry: MacGeometry) -> npt.NDArray[np.int64]:
-    """What the search needs of an NPU; see `npusim.cost.blocks_kernels`."""
-    wide = geometry.ifm_bits == 16
-    return np.array(
-        [
-            npu.ofm_ublock_height,
-            npu.ofm_ublock_width,
-            npu.ofm_ublock_depth,
-            npu.ifm_ublock_depth,
-            available_banks(npu, geometry.table),
-            npu.ifm16_granule_banks if wide else npu.ifm8_granule_banks,
-            npu.acc40_granule_banks if wide else npu.acc32_granule_banks,
-            40 if wide else 32,
-        ],
-        np.int64,
-    )

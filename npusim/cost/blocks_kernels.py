@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel of `npusim.cost.blocks`; twin: `npusim.cost.reference_blocks`.
+"""Kernels of `npusim.cost.blocks`; twin: `npusim.cost.reference_blocks`.
 
-geometry i64 [17]: ifm height, width, depth; ofm height, width, depth; and in pairs of height and
-width kernel, stride, dilation, upscale; ifm bits; traversal (0 depth-first, 1 part-kernel, 2
-depthwise); nearest (0, 1). npu i64 [8]: ofm ublock height, width, depth; ifm ublock depth; SHRAM
-banks for ifm and accumulators; granules of both in banks; accumulator bits. block i64 [6] as in
-`BlockConfig`.
+row i64 [35], npu i64 [24] and block i64 [12] as `npusim.cost.columns` lays them out. Room to work
+in: search i64 [SEARCH_COLUMNS], widths i64 [columns of the largest block, 3], best f32 [2], trial
+i64 [6].
 """
 
 from __future__ import annotations
@@ -15,13 +13,19 @@ from typing import Any
 import numpy as np
 
 from npusim._jit import kernel
+from npusim.cost import columns as col
 
-_HEIGHT_MAX = 32
-_WIDTH_MAX = 64
-_DEPTH_MAX = 128
 _DEPTH_STEP = 16
-_SUB_KERNEL = 8
 _TIE_EXTENT = 4
+_OFM_BANKS = 2
+_TABLE_BANKS = 2
+_SMALL_SHRAM_BANKS = 16
+_FIT_EXTENT = 4
+
+_IFM, _OFM, _N_IFM, _WEIGHTS, _SUB_KERNELS = 0, 3, 6, 7, 8
+_IFM_GRANULE, _IFM_AREAS, _ACC_GRANULE, _ACC_BITS, _BANKS = range(9, 14)
+_BITS, _SAME_DEPTH, _IFM_BLOCK_DEPTH, _FLAT, _BANK_BYTES = range(14, 19)
+SEARCH_COLUMNS = 19
 
 
 @kernel
@@ -31,139 +35,248 @@ def round_up(value: Any, step: Any) -> Any:
 
 
 @kernel
-def banks(n_bytes: Any, granule: Any) -> Any:
-    """Banks of 1024 bytes for two buffers of n_bytes, in whole granules; both i64."""
-    return round_up(2 * ((n_bytes + 1023) // 1024), granule)
+def ifm_extent(extent: Any, axis: Any, row: Any, npu: Any) -> Any:
+    """Rows (axis 0) or columns (1) of the ifm block that `extent` ones of the ofm block need."""
+    dilated = (row[col.KERNEL_HEIGHT + axis] - 1) * row[col.DILATION_HEIGHT + axis] + 1
+    span = (extent - 1) * row[col.STRIDE_HEIGHT + axis] + min(dilated, npu[col.SUB_KERNEL_MAX])
+    upscale = row[col.UPSCALE_HEIGHT + axis]
+    ublock = npu[col.OFM_UBLOCK_HEIGHT + axis]
+    if row[col.NEAREST] == 1 and upscale == 2:
+        return round_up(span // 2 + 1, ublock)
+    return round_up((span + upscale - 1) // upscale, ublock)
 
 
 @kernel
-def ifm_extent(extent: Any, axis: Any, geometry: Any, npu: Any) -> Any:
-    """Rows (axis 0) or columns (axis 1) of the ifm that `extent` ones of the ofm block need."""
-    dilated = (geometry[6 + axis] - 1) * geometry[10 + axis] + 1
-    span = (extent - 1) * geometry[8 + axis] + min(dilated, _SUB_KERNEL)
-    upscale = geometry[12 + axis]
-    if geometry[16] == 1 and upscale == 2:
-        return round_up(span // 2 + 1, npu[axis])
-    return round_up((span + upscale - 1) // upscale, npu[axis])
+def set_granules(row: Any, npu: Any, search: Any) -> None:
+    """Write what of SHRAM an operation may use, and in which pieces."""
+    bits, elementwise = row[col.IFM_BITS], row[col.UNIT] == col.ELEMENTWISE
+    granule = npu[col.IFM32_GRANULE]
+    if bits == 8:
+        granule = npu[col.ELEMENTWISE8_GRANULE] if elementwise else npu[col.IFM8_GRANULE]
+    elif bits == 16:
+        granule = npu[col.ELEMENTWISE16_GRANULE] if elementwise else npu[col.IFM16_GRANULE]
+    search[_IFM_GRANULE] = granule
+    n_ifm = row[col.IFM_HEIGHT] * row[col.IFM_WIDTH] * row[col.IFM_DEPTH]
+    n_ifm2 = row[col.IFM2_HEIGHT] * row[col.IFM2_WIDTH] * row[col.IFM2_DEPTH]
+    scalar = bits <= 16 and (n_ifm == 1 or n_ifm2 == 1)
+    search[_IFM_AREAS] = 2 if elementwise and not scalar else 1
+    acc40 = row[col.ACC_BITS] == 40
+    search[_ACC_GRANULE] = npu[col.ACC40_GRANULE] if acc40 else npu[col.ACC32_GRANULE]
+    search[_ACC_BITS] = 0 if elementwise else row[col.ACC_BITS]
+    kept = _TABLE_BANKS if npu[col.SHRAM_BANKS] > _SMALL_SHRAM_BANKS else 0
+    search[_BANK_BYTES] = npu[col.BANK_BYTES]
+    search[_BANKS] = npu[col.SHRAM_BANKS] - _OFM_BANKS - max(kept, row[col.TABLE_BANKS])
 
 
 @kernel
-def ifm_block_depth(depth: Any, geometry: Any, npu: Any) -> Any:
-    """Ifm channels of a block of `depth` ofm channels."""
-    if geometry[15] == 2:
-        return depth
-    if geometry[14] == 16:
-        return round_up(min(geometry[2], 16), 4)
-    return round_up(min(geometry[2], 16 if geometry[15] == 1 else 32), npu[3])
+def set_search(row: Any, npu: Any, search: Any) -> None:
+    """Write what does not depend on the block. The larger operand counts as ifm."""
+    unit, bits = row[col.UNIT], row[col.IFM_BITS]
+    n_ifm = row[col.IFM_HEIGHT] * row[col.IFM_WIDTH] * row[col.IFM_DEPTH]
+    n_ifm2 = row[col.IFM2_HEIGHT] * row[col.IFM2_WIDTH] * row[col.IFM2_DEPTH]
+    first = col.IFM2_HEIGHT if n_ifm2 > n_ifm else col.IFM_HEIGHT
+    ofm = col.IFM_HEIGHT if unit == col.TRANSPOSE else col.OFM_HEIGHT
+    for axis in range(3):
+        search[_IFM + axis] = row[first + axis]
+        search[_OFM + axis] = row[ofm + axis]
+    # wide copies move halves of their elements
+    factor = 2 if unit == col.POOLING and bits == 32 and row[col.OFM_BITS] == 32 else 1
+    search[_IFM + 2] *= factor
+    search[_OFM + 2] *= factor
+    search[_BITS] = bits // factor
+    set_granules(row, npu, search)
+    if factor == 2:
+        search[_IFM_GRANULE] = npu[col.IFM16_GRANULE]
+    search[_N_IFM] = max(n_ifm, n_ifm2) * factor
+    search[_WEIGHTS] = 0
+    if unit <= col.DEPTHWISE:
+        search[_WEIGHTS] = row[col.KERNEL_HEIGHT] * row[col.KERNEL_WIDTH] * search[_IFM + 2]
+    n_sub, most = 1, npu[col.SUB_KERNEL_MAX]
+    for axis in range(2):
+        dilated = (row[col.KERNEL_HEIGHT + axis] - 1) * row[col.DILATION_HEIGHT + axis] + 1
+        n_sub *= (dilated + most - 1) // most
+    search[_SUB_KERNELS] = n_sub
+    search[_SAME_DEPTH] = unit == col.DEPTHWISE or unit == col.POOLING or unit == col.ELEMENTWISE
+    depth = search[_IFM + 2]
+    if search[_BITS] == 16:
+        search[_IFM_BLOCK_DEPTH] = round_up(min(depth, 16), 4)
+    else:
+        most = 16 if row[col.TRAVERSAL] == col.PART_KERNEL else 32
+        search[_IFM_BLOCK_DEPTH] = round_up(min(depth, most), npu[col.IFM_UBLOCK_DEPTH])
+    # one row of a block two rows high is enough for an ofm and a kernel of one row
+    flat = search[_OFM] == 1 and row[col.KERNEL_HEIGHT] == 1
+    search[_FLAT] = flat and npu[col.OFM_UBLOCK_HEIGHT] == 2
 
 
 @kernel
-def columns(geometry: Any, npu: Any, widths: Any) -> Any:
-    """Fill widths i64 [64, 3] with width, ifm columns and blocks side by side; return their number.
+def set_widths(row: Any, npu: Any, search: Any, widths: Any) -> Any:
+    """Fill widths with width, ifm columns and blocks side by side; return their number.
 
-    The rows do not depend on height or depth of a block, so that they are worked out once.
+    They do not depend on height or depth of a block, so that they are worked out once.
     """
-    most = min(round_up(geometry[4], npu[1]), _WIDTH_MAX)
+    step = npu[col.OFM_UBLOCK_WIDTH]
+    most = round_up(min(search[_OFM + 1], npu[col.BLOCK_WIDTH_MAX]), step)
     n = 0
-    for width in range(npu[1], most + 1, npu[1]):
+    for width in range(step, most + 1, step):
         widths[n, 0] = width
-        widths[n, 1] = ifm_extent(width, 1, geometry, npu)
-        widths[n, 2] = (geometry[4] + width - 1) // width
+        widths[n, 1] = ifm_extent(width, 1, row, npu)
+        widths[n, 2] = (search[_OFM + 1] + width - 1) // width
         n += 1
     return n
 
 
 @kernel
-def sub_kernels(geometry: Any) -> Any:
-    """Number of sub-kernels of at most 8 x 8 that the dilated kernel is cut into."""
-    dilated_h = (geometry[6] - 1) * geometry[10] + 1
-    dilated_w = (geometry[7] - 1) * geometry[11] + 1
-    return ((dilated_h + _SUB_KERNEL - 1) // _SUB_KERNEL) * (
-        (dilated_w + _SUB_KERNEL - 1) // _SUB_KERNEL
-    )
+def two_buffers(n_bytes: Any, granule: Any, search: Any) -> Any:
+    """Banks of two buffers of n_bytes, in whole granules; all i64."""
+    n_banks = (n_bytes + search[_BANK_BYTES] - 1) // search[_BANK_BYTES]
+    return round_up(2 * n_banks, granule)
 
 
 @kernel
-def coverage(block: Any, geometry: Any) -> Any:
+def fits(rows: Any, width: Any, depth: Any, ifm_area: Any, ifm_depth: Any, search: Any) -> Any:
+    """Whether ifm and accumulators of a block fit SHRAM, each twice and in whole granules; i64."""
+    ifm_bytes = ifm_area * round_up(ifm_depth * search[_BITS] // 8, 8)
+    used = two_buffers(ifm_bytes, search[_IFM_GRANULE], search) * search[_IFM_AREAS]
+    acc_bytes = rows * width * round_up(depth, 8) * search[_ACC_BITS] // 8
+    used += two_buffers(acc_bytes, search[_ACC_GRANULE], search)
+    return used <= search[_BANKS]
+
+
+@kernel
+def coverage(ifm_height: Any, ifm_width: Any, search: Any) -> Any:
     """How many times the ifm is as large as the part of it that one block reads, f32."""
-    area = min(block[3], geometry[0]) * min(block[4], geometry[1])
-    return np.float32(geometry[0] * geometry[1]) / np.float32(area)
+    area = min(ifm_height, search[_IFM]) * min(ifm_width, search[_IFM + 1])
+    return np.float32(search[_IFM] * search[_IFM + 1]) / np.float32(area)
 
 
 @kernel
-def best_width(
-    block: Any, best: Any, widths: Any, n_widths: Any, rows: Any, geometry: Any, npu: Any
-) -> Any:
-    """Try every width with height and depth of `block`; leave the better one in `best`.
+def best_width(trial: Any, best: Any, widths: Any, n_widths: Any, unit: Any, search: Any) -> Any:
+    """Try every width with height and depth of trial; leave the better one in `best`.
 
-    block i64 [6] with heights and depths set, best f32 [2] least cost and, among equals, coverage,
-    widths i64 [64, 3] and n_widths i64 as from `columns`, rows i64 that are computed. Returns the
-    index of the width that improved on best, else -1. The order of the operations on f32 decides
-    ties.
+    best f32 [2]: least cost and, among equals, coverage. Returns the index of the width that
+    improved on it, else -1. The order of the operations on f32 decides ties.
     """
-    ofm_w, ifm_c, improved = geometry[4], geometry[2], -1
-    n_deep, weight_c = 1, 1
-    if geometry[15] != 2:
-        n_deep, weight_c = (geometry[5] + block[2] - 1) // block[2], ifm_c
-    n_high = (geometry[3] + block[0] - 1) // block[0]
-    high = np.float32(geometry[3]) / np.float32(rows)
-    elements = np.float32(geometry[3] * ofm_w * geometry[5])
-    n_sub = np.float32(sub_kernels(geometry))
-    n_weights = np.float32(geometry[6] * geometry[7] * weight_c)
-    ifm_bytes = ifm_extent(rows, 0, geometry, npu) * round_up(block[5] * geometry[14] // 8, 8)
-    acc_bits = rows * round_up(block[2], 8) * npu[7]
-    n_ifm = geometry[0] * geometry[1] * ifm_c
-    small = block[0] <= _TIE_EXTENT
+    height, depth, ifm_height, ifm_depth = trial[0], trial[2], trial[3], trial[5]
+    rows = 1 if search[_FLAT] else height
+    n_high = (search[_OFM] + rows - 1) // rows
+    n_deep = 1 if search[_SAME_DEPTH] else (search[_OFM + 2] + depth - 1) // depth
+    n_ofm = np.float32(search[_OFM] * search[_OFM + 1] * search[_OFM + 2])
+    high = np.float32(search[_OFM]) / np.float32(rows)
+    depths = np.float32(1)
+    if unit != col.DEPTHWISE:
+        depths = np.float32(search[_OFM + 2]) / np.float32(depth) * np.float32(depth)
+    small, improved = height <= _TIE_EXTENT, -1
     for i in range(n_widths):
-        width, ifm_w = widths[i, 0], widths[i, 1]
-        if banks(ifm_bytes * ifm_w, npu[5]) + banks(acc_bits * width // 8, npu[6]) > npu[4]:
-            break
-        area = block[3] * ifm_w
-        reads = np.float32(area * ifm_c) * n_sub * (np.float32(ofm_w) / np.float32(width))
-        reads = reads * high * np.float32(n_deep)
-        reads += n_weights * np.float32(n_high * widths[i, 2]) * np.float32(geometry[5])
-        if n_ifm < 2 * area * block[5]:
-            reads *= np.float32(0.5)
-        cost = reads / elements
+        width, ifm_width = widths[i, 0], widths[i, 1]
+        area = ifm_height * ifm_width
+        if unit == col.ELEMENTWISE:
+            cost = n_ofm / np.float32(height * width * depth)
+        else:
+            reads = np.float32(area * search[_IFM + 2] * search[_SUB_KERNELS])
+            reads *= np.float32(search[_OFM + 1]) / np.float32(width)
+            reads *= high
+            reads *= np.float32(n_deep)
+            reads += np.float32(search[_WEIGHTS] * n_high * widths[i, 2]) * depths
+            cost = reads / n_ofm
+        if search[_N_IFM] < 2 * area * ifm_depth:
+            cost *= np.float32(0.5)
+        if cost > best[0] or (cost == best[0] and (width > _TIE_EXTENT or not small)):
+            continue
+        if not fits(rows, width, depth, area, ifm_depth, search):
+            break  # nor does a wider one
         if cost < best[0]:
             best[0], best[1], improved = cost, np.float32(np.inf), i
-        elif cost == best[0] and small and width <= _TIE_EXTENT:
-            block[4] = ifm_w
-            covered = coverage(block, geometry)
-            if covered <= best[1]:
-                best[1], improved = covered, i
+            continue
+        covered = coverage(ifm_height, ifm_width, search)
+        if covered <= best[1]:
+            best[1], improved = covered, i
     return improved
 
 
 @kernel
-def find_block(geometry: Any, npu: Any, widths: Any, best: Any, trial: Any, block: Any) -> Any:
-    """Write the best block; return whether any fits.
-
-    Room to work in: widths i64 [64, 3], best f32 [2] that starts as infinity, trial i64 [6].
-    """
-    ofm_h, ofm_c = geometry[3], geometry[5]
-    # one row of a block two rows high is enough for an ofm and a kernel of one row
-    flat = ofm_h == 1 and geometry[6] == 1 and npu[0] == 2
-    max_h = min(round_up(ofm_h, npu[0]), _HEIGHT_MAX)
-    max_depth = min(round_up(ofm_c, npu[2]), _DEPTH_MAX)
-    n_widths = columns(geometry, npu, widths)
-    depth = min(max_depth, _DEPTH_STEP)
+def search_block(
+    row: Any, npu: Any, search: Any, widths: Any, best: Any, trial: Any, block: Any
+) -> Any:
+    """Write the best block of a plain operation to block i64 [6]; return whether any fits."""
+    set_search(row, npu, search)
+    n_widths = set_widths(row, npu, search, widths)
+    ofm_depth, step = search[_OFM + 2], npu[col.OFM_UBLOCK_DEPTH]
+    rows = npu[col.OFM_UBLOCK_HEIGHT]
+    max_height = round_up(min(search[_OFM], npu[col.BLOCK_HEIGHT_MAX]), rows)
+    max_depth = round_up(min(ofm_depth, npu[col.BLOCK_DEPTH_MAX]), step)
+    best[:] = np.inf
     found = False
+    depth = min(max_depth, _DEPTH_STEP)
     while depth <= max_depth:
         trial[2] = depth
-        trial[5] = ifm_block_depth(depth, geometry, npu)
-        for height in range(npu[0], max_h + 1, npu[0]):
-            rows = 1 if flat else height
+        trial[5] = depth if search[_SAME_DEPTH] else search[_IFM_BLOCK_DEPTH]
+        for height in range(rows, max_height + 1, rows):
             trial[0] = height
-            trial[3] = ifm_extent(height, 0, geometry, npu)
-            at = best_width(trial, best, widths, n_widths, rows, geometry, npu)
+            trial[3] = ifm_extent(height, 0, row, npu)
+            at = best_width(trial, best, widths, n_widths, row[col.UNIT], search)
             if at >= 0:
-                trial[1] = widths[at, 0]
-                trial[4] = widths[at, 1]
-                for i in range(6):
+                trial[1], trial[4] = widths[at, 0], widths[at, 1]
+                for i in range(col.BLOCK_COLUMNS):
                     block[i] = trial[i]
                 found = True
-        depth += npu[2]
-        if depth < ofm_c:
+        depth += step
+        if depth < ofm_depth:
             depth = round_up(depth, _DEPTH_STEP)
     return found
+
+
+@kernel
+def fit_stripes(extents: Any, npu: Any) -> None:
+    """Cut extents i64 [3] so that several blocks fit one after the other: a third or a half of
+    the width, or of the height where that is more than a block's."""
+    axis = 0 if extents[0] > npu[col.BLOCK_HEIGHT_MAX] else 1
+    if extents[axis] > npu[col.BLOCK_HEIGHT_MAX + axis]:
+        return
+    for n_pieces in range(3, 1, -1):
+        if extents[axis] >= _FIT_EXTENT * n_pieces:
+            extents[axis] = (extents[axis] + n_pieces - 1) // n_pieces
+            return
+
+
+@kernel
+def search_matmul(
+    row: Any, npu: Any, search: Any, widths: Any, best: Any, trial: Any, block: Any
+) -> Any:
+    """Write the blocks of a matmul's sums and, behind them, of its products; return whether both
+    fit."""
+    part = row.copy()
+    ifm = part[col.IFM_HEIGHT : col.IFM_HEIGHT + 3]
+    ofm = part[col.OFM_HEIGHT : col.OFM_HEIGHT + 3]
+    fit_stripes(ifm, npu)
+    ofm[:] = ifm
+    part[col.IFM2_HEIGHT], part[col.IFM2_WIDTH] = row[col.OFM_HEIGHT], 1
+    part[col.UNIT] = col.ELEMENTWISE
+    products = block[col.BLOCK_COLUMNS :]
+    found = search_block(part, npu, search, widths, best, trial, products)
+    ofm[0], ofm[1], ofm[2] = row[col.OFM_HEIGHT], row[col.IFM_WIDTH], 1
+    fit_stripes(ofm, npu)
+    part[col.UNIT], part[col.IFM_BITS] = col.REDUCE_SUM, 32
+    return search_block(part, npu, search, widths, best, trial, block) and found
+
+
+@kernel
+def find_block(
+    row: Any, npu: Any, search: Any, widths: Any, best: Any, trial: Any, block: Any
+) -> Any:
+    """Write the block of an operation to block i64 [12]; return whether it has one, i64: 1 for
+    yes, 0 for none that fits, 2 for an operation without blocks."""
+    block[:] = 0
+    if row[col.UNIT] >= col.DMA:
+        return 2
+    if row[col.UNIT] == col.MATMUL:
+        return 1 if search_matmul(row, npu, search, widths, best, trial, block) else 0
+    return 1 if search_block(row, npu, search, widths, best, trial, block) else 0
+
+
+@kernel
+def find_blocks(rows: Any, npu: Any, search: Any, widths: Any, blocks: Any, found: Any) -> None:
+    """Write the blocks i64 [n_ops, 12] of rows i64 [n_ops, 35], and to found i64 [n_ops] what
+    `find_block` returns."""
+    best, trial = np.empty(2, np.float32), np.empty(col.BLOCK_COLUMNS, np.int64)
+    for i in range(rows.shape[0]):
+        found[i] = find_block(rows[i], npu, search, widths, best, trial, blocks[i])

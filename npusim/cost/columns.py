@@ -24,9 +24,10 @@ OUTPUT_RATE, ACTIVATION_RATE = range(26, 28)
 """Which of `NpuConfig.output_cycles_per_element` and `activation_cycles_per_element` applies."""
 IFM_FORMAT, IFM2_FORMAT, OFM_FORMAT = range(28, 31)
 """`NHWC` or `NHCWB16`."""
-HAS_SCALES, WEIGHT_BYTES, SCALE_BYTES = range(31, 34)
-"""Whether channels have biases and scales; encoded bytes of all weights, and of all scales."""
-ROW_COLUMNS = 34
+HAS_SCALES, WEIGHT_BYTES, SCALE_BYTES, DECODE_CYCLES = range(31, 35)
+"""Whether channels have biases and scales; encoded bytes of all weights, and of all scales; cycles
+to decode all weights once, 0 for no bound but the decoder's fixed rate."""
+ROW_COLUMNS = 35
 
 CONVOLUTION, PRODUCT, DEPTHWISE, POOLING, REDUCE_SUM = range(5)
 ELEMENTWISE, MATMUL, TRANSPOSE, DMA, CPU = range(5, 10)

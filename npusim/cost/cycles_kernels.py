@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels of `npusim.cost.cycles`; twin: `npusim.cost.reference_cycles`.
 
-Arrays, as `npusim.cost.columns` lays them out: row i64 [34], block i64 [12], npu i64 [24], rates
-f64 [11], memories f64 [n_memories, 4], places i64 [6]; written are cycles i64 [4], elements and
+Arrays, as `npusim.cost.columns` lays them out: row i64 [35], block i64 [12], npu i64 [24], rates
+f64 [11], memories f64 [n_memories, 4], places i64 [6]; written are cycles i64 [6], elements and
 moved i64 [8], traffic i64 [n_memories, 4].
 
 A depth slice or a stripe of an operation is a row with fewer ofm channels or fewer rows, made by
@@ -165,6 +165,13 @@ def output_rate(row: Any, rates: Any) -> Any:
 
 
 @kernel
+def weight_fetches(row: Any, block: Any) -> Any:
+    """How often all weights are read: the blocks of one depth, i64."""
+    n_high = ceil_div(row[col.OFM_HEIGHT], min(block[0], row[col.OFM_HEIGHT]))
+    return n_high * ceil_div(row[col.OFM_WIDTH], min(block[1], row[col.OFM_WIDTH]))
+
+
+@kernel
 def elementwise_cycles(
     row: Any, block: Any, npu: Any, rates: Any, memories: Any, places: Any, cycles: Any
 ) -> None:
@@ -225,6 +232,11 @@ def mac_cycles(
     cycles[col.MAC_CYCLES] = int(mac * n_blocks + output)
     cycles[col.OUTPUT_CYCLES] = int(output_only * n_blocks + mac)
     cycles[col.ISSUE_CYCLES] = int(issue)
+    if row[col.DECODE_CYCLES] > 0 and unit <= col.DEPTHWISE:
+        decode = row[col.DECODE_CYCLES] * weight_fetches(row, block)
+        if decode > cycles[col.OP_CYCLES]:  # the decoder sets the pace from end to end
+            cycles[col.OP_CYCLES] = decode
+            cycles[col.FILL_CYCLES] = cycles[col.DRAIN_CYCLES] = 0
 
 
 @kernel
@@ -332,8 +344,7 @@ def element_access(row: Any, block: Any, npu: Any, elements: Any) -> None:
         elements[col.IFM2_READ] = row[col.IFM2_HEIGHT] * row[col.IFM2_WIDTH] * row[col.IFM2_DEPTH]
         elements[col.SCRATCH_READ] = elements[col.SCRATCH_WRITTEN] = elements[col.IFM_READ]
     else:
-        n_area = ceil_div(row[col.OFM_HEIGHT], min(block[0], row[col.OFM_HEIGHT]))
-        n_area *= ceil_div(row[col.OFM_WIDTH], min(block[1], row[col.OFM_WIDTH]))
+        n_area = weight_fetches(row, block)
         n_deep = ceil_div(row[col.OFM_DEPTH], min(block[2], row[col.OFM_DEPTH]))
         if unit == col.DEPTHWISE or unit == col.POOLING:
             n_deep = 1
@@ -409,12 +420,15 @@ def copy_cycles(n_bytes: Any, source: Any, target: Any, memories: Any) -> Any:
 
 @kernel
 def cut(row: Any, height: Any, depth: Any, part: Any) -> None:
-    """Write to part i64 [34] the stripe of `height` ofm rows and the slice of `depth` channels.
+    """Write to part i64 [35] the stripe of `height` ofm rows and the slice of `depth` channels.
 
-    The ifm is what the stripe needs, its width included; depth of ifm and weights stay whole.
+    The ifm is what the stripe needs, its width included; its depth and the weights stay whole.
+    A slice does not wait for `FILL_CYCLES` where another runs before it, nor for `DRAIN_CYCLES`
+    where another runs after it.
     """
     part[:] = row
     part[col.OFM_HEIGHT], part[col.OFM_DEPTH] = height, depth
+    part[col.DECODE_CYCLES] = ceil_div(row[col.DECODE_CYCLES] * depth, row[col.OFM_DEPTH])
     for axis in range(2):
         extent = part[col.OFM_HEIGHT + axis]
         span = (extent - 1) * row[col.STRIDE_HEIGHT + axis] * row[col.STEP_HEIGHT + axis] + 1
@@ -424,3 +438,20 @@ def cut(row: Any, height: Any, depth: Any, part: Any) -> None:
         if upscale == 2 and row[col.NEAREST] == 1:
             need = span // 2 + 1
         part[col.IFM_HEIGHT + axis] = min(need, row[col.IFM_HEIGHT + axis])
+
+
+@kernel
+def table_cycles(
+    ops: Any, npu: Any, rates: Any, memories: Any, cycles: Any, access: Any, traffic: Any
+) -> None:
+    """Write cycles i64 [n_ops, 6], access i64 [2, n_ops, 8] in elements and in bytes, traffic i64
+    [n_ops, n_memories, 4] of many operations: each line of ops i64 has row, block and places side
+    by side, and the bytes of weights that are copied while the operation runs."""
+    end = col.ROW_COLUMNS + col.BLOCKS_COLUMNS
+    for i in range(ops.shape[0]):
+        row, block = ops[i, : col.ROW_COLUMNS], ops[i, col.ROW_COLUMNS : end]
+        places = ops[i, end : end + col.PLACE_COLUMNS]
+        op_cycles(row, block, npu, rates, memories, places, cycles[i])
+        element_access(row, block, npu, access[0, i])
+        byte_access(row, block, npu, memories, places, access[0, i], access[1, i])
+        memory_traffic(access[1, i], ops[i, -1], memories, places, traffic[i])

@@ -172,41 +172,95 @@ def op_cycles(
     row: Numbers, block: Numbers, npu: Numbers, rates: Numbers, memories: Any, places: Numbers
 ) -> list[int]:
     """Twin of the kernel: op, mac, output, issue, fill and drain cycles."""
-    unit = row[c.UNIT]
-    arrays = (row, block, npu, memories, places)
-    rate = max(
-        float(rates[row[c.OUTPUT_RATE]]), float(rates[c.N_OUTPUT_RATES + row[c.ACTIVATION_RATE]])
-    )
+    unit, arguments = row[c.UNIT], (row, block, npu, rates, memories, places)
     if unit == c.ELEMENTWISE:
-        height, width, depth = _ofm(row)
-        if row[c.OFM_FORMAT] == c.NHCWB16:
-            depth = _ceil_div(depth, 16) * 16
-        n = height * width * depth
-        output = ceil(rate * n)
-        ifm = _first_block_cycles("ifm", *arrays)
-        if row[c.IFM2_DEPTH]:
-            ifm = max(ifm, _first_block_cycles("ifm2", *arrays))
-        slower = max(ifm, _first_block_cycles("ofm", *arrays))
-        issue = ceil((slower / _elements(_map(block, c.OFM_BLOCK_HEIGHT)) + rate) / 4 * n)
-        return [max(output, issue), 0, output, issue, 0, 0]
+        return _elementwise_cycles(*arguments)
+    if unit == c.MATMUL:
+        return _matmul_cycles(*arguments)
+    if unit == c.TRANSPOSE:
+        return [_transpose_cycles(row, block, npu, memories, places), 0, 0, 0, 0, 0]
+    return [0] * c.CYCLE_COLUMNS if unit in (c.DMA, c.CPU) else _mac_cycles(*arguments)
+
+
+def _rate(row: Numbers, rates: Numbers) -> float:
+    """Cycles of an ofm element: the slower of output stage and activation."""
+    activation = rates[c.N_OUTPUT_RATES + row[c.ACTIVATION_RATE]]
+    return max(float(rates[row[c.OUTPUT_RATE]]), float(activation))
+
+
+def _elementwise_cycles(
+    row: Numbers, block: Numbers, npu: Numbers, rates: Numbers, memories: Any, places: Numbers
+) -> list[int]:
+    n = _elements(_in_storage(_ofm(row), row[c.OFM_FORMAT]))
+    rate, arguments = _rate(row, rates), (row, block, npu, memories, places)
+    parts = ["ifm", "ofm"] + ["ifm2"] * bool(row[c.IFM2_DEPTH])
+    slower = max(_first_block_cycles(part, *arguments) for part in parts)
+    output = ceil(rate * n)
+    issue = ceil((slower / _elements(_map(block, c.OFM_BLOCK_HEIGHT)) + rate) / 4 * n)
+    return [max(output, issue), 0, output, issue, 0, 0]
+
+
+def _mac_cycles(
+    row: Numbers, block: Numbers, npu: Numbers, rates: Numbers, memories: Any, places: Numbers
+) -> list[int]:
+    arguments = (row, block, npu, memories, places)
     clipped = _clipped(_map(block, c.OFM_BLOCK_HEIGHT), _ofm(row))
     ublock = _ublock(row, npu)
     n_blocks = _elements(_ublocks(_ofm(row), ublock)) / _elements(_ublocks(clipped, ublock))
-    output = output_only = ceil(rate * _elements(clipped))
-    if row[c.HAS_SCALES] and unit in (c.CONVOLUTION, c.PRODUCT, c.DEPTHWISE):
-        buffered = places[c.BUFFER_PLACE] >= 0
-        at = places[c.BUFFER_PLACE if buffered else c.CONSTANT_PLACE]
-        latency = int(memories[at][c.READ_LATENCY])
-        output = max(output, 10 * clipped[2] * latency / 256)
+    output_only = ceil(_rate(row, rates) * _elements(clipped))
+    output = max(output_only, _scale_cycles(row, clipped[2], memories, places))
     mac = _mac_block_cycles(row, block, npu)
-    read, write = _first_block_cycles("ifm", *arrays), _first_block_cycles("ofm", *arrays)
-    wait = abs(write - read) if n_blocks > 1 else 0
-    issue = (wait + mac + output) / 4
+    read = _first_block_cycles("ifm", *arguments)
+    write = _first_block_cycles("ofm", *arguments)
+    issue = ((abs(write - read) if n_blocks > 1 else 0) + mac + output) / 4
     slow, fast = sorted((max(mac, issue), max(output, issue)), reverse=True)
-    total = int(slow * n_blocks + fast) + read + write
-    drain = total - read - int(slow * n_blocks) if max(mac, issue) > max(output, issue) else write
+    cycles, drain = int(slow * n_blocks + fast) + read + write, write
+    if max(mac, issue) > max(output, issue):  # the last block leaves after the multipliers
+        drain += int(slow * n_blocks + fast) - int(slow * n_blocks)
     parts = int(mac * n_blocks + output), int(output_only * n_blocks + mac), int(issue)
-    return [total, *parts, read, drain]
+    decode = int(row[c.DECODE_CYCLES]) * element_access(row, block, npu)[c.WEIGHT_FETCHES]
+    return [cycles, *parts, read, drain] if decode <= cycles else [decode, *parts, 0, 0]
+
+
+def _scale_cycles(row: Numbers, ofm_block_depth: int, memories: Any, places: Numbers) -> float:
+    """Cycles to read the biases and scales of a block, 10 bytes each, in bursts of 256."""
+    if not row[c.HAS_SCALES] or row[c.UNIT] not in (c.CONVOLUTION, c.PRODUCT, c.DEPTHWISE):
+        return 0
+    buffered = places[c.BUFFER_PLACE] >= 0
+    memory = memories[places[c.BUFFER_PLACE if buffered else c.CONSTANT_PLACE]]
+    return 10 * ofm_block_depth * int(memory[c.READ_LATENCY]) / 256
+
+
+def _transpose_cycles(
+    row: Numbers, block: Numbers, npu: Numbers, memories: Any, places: Numbers
+) -> int:
+    access = element_access(row, block, npu)
+    slower = 0
+    for part, column, latency in (
+        ("ifm", c.IFM_READ, c.READ_LATENCY),
+        ("ofm", c.OFM_WRITTEN, c.WRITE_LATENCY),
+    ):
+        memory = memories[places[_PARTS[part][-1]]]
+        moved = _moved(part, access[column], row, block, npu, memories, places)
+        slower = max(slower, _cycles(moved, memory) + int(memory[latency]))
+    return slower
+
+
+def _matmul_cycles(
+    row: Numbers, block: Numbers, npu: Numbers, rates: Numbers, memories: Any, places: Numbers
+) -> list[int]:
+    """For every column of the second operand, products in the scratch map and their sums."""
+    ifm = _map(row, c.IFM_HEIGHT)
+    products, sums, into, out_of = list(row), list(row), list(places), list(places)
+    products[c.UNIT], products[c.OFM_BITS], products[c.OUTPUT_RATE] = c.ELEMENTWISE, 32, 2
+    products[c.IFM2_HEIGHT : c.IFM2_HEIGHT + 3] = products[c.OFM_HEIGHT : c.OFM_HEIGHT + 3] = ifm
+    sums[c.UNIT] = c.REDUCE_SUM
+    sums[c.IFM2_HEIGHT : c.IFM2_HEIGHT + 3] = 0, 0, 0
+    sums[c.OFM_HEIGHT : c.OFM_HEIGHT + 3] = *ifm[:2], 1
+    into[c.OFM_PLACE] = out_of[c.IFM_PLACE] = places[c.SCRATCH_PLACE]
+    first = _elementwise_cycles(products, block[c.BLOCK_COLUMNS :], npu, rates, memories, into)
+    second = _mac_cycles(sums, block, npu, rates, memories, out_of)
+    return [(a + b) * int(row[c.IFM2_WIDTH]) for a, b in zip(first, second, strict=True)]
 
 
 def _in_storage(shape: Extents, layout: int) -> Extents:
@@ -218,6 +272,8 @@ def element_access(row: Numbers, block: Numbers, npu: Numbers) -> list[int]:
     """Twin of the kernel: elements of maps read and written, and fetches of the weights."""
     access = [0] * c.ACCESS_COLUMNS
     unit = row[c.UNIT]
+    if unit in (c.DMA, c.CPU):
+        return access
     ifm, ifm2, ofm = _map(row, c.IFM_HEIGHT), _map(row, c.IFM2_HEIGHT), _ofm(row)
     layout = int(row[c.IFM_FORMAT])
     if unit == c.ELEMENTWISE:
@@ -235,6 +291,10 @@ def element_access(row: Numbers, block: Numbers, npu: Numbers) -> list[int]:
             access[c.IFM_READ] = _elements(_in_storage(ifm, layout))
     elif unit == c.TRANSPOSE:
         access[c.IFM_READ] = _elements(ifm)
+    elif unit == c.MATMUL:
+        products = _elements(ifm) * ifm2[1]
+        access[c.IFM_READ], access[c.IFM2_READ] = products, _elements(ifm2)
+        access[c.SCRATCH_READ] = access[c.SCRATCH_WRITTEN] = products
     else:
         high, wide, deep = _ublocks(ofm, _clipped(_map(block, c.OFM_BLOCK_HEIGHT), ofm))
         if unit in (c.DEPTHWISE, c.POOLING):
@@ -265,6 +325,8 @@ def byte_access(
     moved[c.WEIGHT_FETCHES] = fetches
     moved[c.WEIGHTS_READ] = fetches * int(row[c.WEIGHT_BYTES])
     moved[c.SCALES_READ] = fetches * int(row[c.SCALE_BYTES])
+    for column in (c.SCRATCH_READ, c.SCRATCH_WRITTEN):
+        moved[column] = elements[column]
     return moved
 
 
@@ -297,3 +359,32 @@ def memory_traffic(
 def _cycles(n_bytes: int, memory: Numbers) -> int:
     """Cycles to move bytes, in single precision, rounded down."""
     return int(float32(n_bytes) / float32(memory[c.BYTES_PER_CYCLE]))
+
+
+def min_read_cycles(n_bytes: int, at: int, memories: Any) -> int:
+    """Twin of the kernel; in double precision from a bandwidth in single precision."""
+    rate = float(float32(memories[at][c.BYTES_PER_CYCLE]))
+    return int(n_bytes / rate + memories[at][c.READ_LATENCY])
+
+
+def copy_cycles(n_bytes: int, source: int, target: int, memories: Any) -> int:
+    """Twin of the kernel."""
+    latencies = memories[source][c.READ_LATENCY], memories[source][c.WRITE_LATENCY]
+    read = _cycles(n_bytes, memories[source]) + int(latencies[0])
+    return max(read, _cycles(n_bytes, memories[target]) + int(latencies[1]))
+
+
+def cut(row: Numbers, height: int, depth: int) -> list[int]:
+    """Twin of the kernel: the stripe or slice as a row."""
+    part = [int(value) for value in row]
+    part[c.OFM_HEIGHT], part[c.OFM_DEPTH] = height, depth
+    part[c.DECODE_CYCLES] = _ceil_div(part[c.DECODE_CYCLES] * depth, int(row[c.OFM_DEPTH]))
+    for axis in (0, 1):
+        step = part[c.STRIDE_HEIGHT + axis] * part[c.STEP_HEIGHT + axis]
+        dilated = (part[c.KERNEL_HEIGHT + axis] - 1) * part[c.DILATION_HEIGHT + axis] + 1
+        span = (part[c.OFM_HEIGHT + axis] - 1) * step + dilated
+        upscale = part[c.UPSCALE_HEIGHT + axis]
+        nearest = part[c.NEAREST] and upscale == 2
+        need = span // 2 + 1 if nearest else _ceil_div(span, upscale)
+        part[c.IFM_HEIGHT + axis] = min(need, part[c.IFM_HEIGHT + axis])
+    return part

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from npusim._arguments import integer, integer_array
 from npusim.cost import columns as col
+from npusim.cost.formats import FORMATS
 from npusim.cost.program import FeatureMap, NpuOp, View
 from npusim.errors import ConfigError, UnknownNameError
 from npusim.npu import NpuConfig
@@ -36,8 +37,6 @@ UNIT_NAMES: Final = (
 )
 """Names of the values of column `UNIT`."""
 _AXES: Final = ("height", "width", "depth")
-FORMATS: Final = ("NHWC", "NHCWB16")
-"""Names of the values of the format columns."""
 TABLE_BANKS: Final = 2
 """SHRAM banks of a look-up table."""
 
@@ -65,9 +64,11 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "has_scales": (0, 1),
     "weight_bytes": (0, 1 << 40),
     "scale_bytes": (0, 1 << 40),
+    "decode_cycles": (0, 1 << 40),
 }
 ROW_NAMES: Final = tuple(_RANGES)
 """Names of the columns of a row, in order."""
+_VALUES: Final = {"ifm_bits": (8, 16, 32), "ofm_bits": (8, 16, 32), "acc_bits": (32, 40)}
 _REQUIRED: Final = ("unit", *(f"{map_}_{axis}" for map_ in ("ifm", "ofm") for axis in _AXES))
 _DEFAULTS: Final = {
     "output_rate": 7,
@@ -82,7 +83,7 @@ _NO_MAP: Final = (0, 0, 0)
 
 
 def row(op: NpuOp, maps: Sequence[FeatureMap], formats: Sequence[int]) -> Int64Array:
-    """One operation as numbers; encoded bytes are 0 until known.
+    """One operation as numbers; encoded bytes and decoder cycles are 0 until known.
 
     Args:
         op: the operation.
@@ -109,7 +110,7 @@ def row(op: NpuOp, maps: Sequence[FeatureMap], formats: Sequence[int]) -> Int64A
         *(ifm_bits, ofm_bits, acc_bits, TABLE_BANKS if op.table_bytes else 0),
         *(_output_rate(op, ifm_bits, ofm_bits, acc_bits), _activation_rate(op)),
         *(formats[op.ifm.map], formats[(ifm2 or op.ifm).map], formats[op.ofm.map]),
-        *(op.has_scales, 0, 0),
+        *(op.has_scales, 0, 0, 0),
     )
     return np.array(values, np.int64)
 
@@ -143,17 +144,14 @@ def table(n_ops: int, **values: npt.ArrayLike) -> Int64Array:
     for name in values:
         if name not in ROW_NAMES:
             raise UnknownNameError("column", name, ROW_NAMES)
-    for index, (name, (low, high)) in enumerate(_RANGES.items()):
-        default = _DEFAULTS.get(name, low)
+    for index, name in enumerate(ROW_NAMES):
+        default = _DEFAULTS.get(name, _RANGES[name][0])
         if name in _REQUIRED and name not in values:
             raise ConfigError(f"{name} must be given, got none")
         array = integer_array(name, values.get(name, default))
         if array.ndim > 1 or array.shape not in ((), (n_ops,)):
             raise ConfigError(f"{name} must be one integer or {n_ops}, got shape {array.shape}")
-        if array.size and not (low <= array.min() and array.max() <= high):
-            raise ConfigError(
-                f"{name} must be in {low}..{high}, got {array.min()} to {array.max()}"
-            )
+        _check_range(name, array)
         rows[:, index] = array
     if "acc_bits" not in values:
         summed = np.isin(rows[:, col.UNIT], _SUMMING)
@@ -163,6 +161,32 @@ def table(n_ops: int, **values: npt.ArrayLike) -> Int64Array:
     if "traversal" not in values:
         rows[:, col.TRAVERSAL] = _traversals(rows)
     return rows
+
+
+def checked_rows(rows: npt.ArrayLike) -> Int64Array:
+    """Rows as the kernels take them.
+
+    Raises:
+        ConfigError: rows are not integers of shape [n_ops, columns.ROW_COLUMNS], or out of range.
+    """
+    array = integer_array("rows", rows)
+    if array.ndim != 2 or array.shape[1] != col.ROW_COLUMNS:
+        raise ConfigError(
+            f"rows must have shape [n_ops, {col.ROW_COLUMNS}], got shape {array.shape}"
+        )
+    for name, column in zip(ROW_NAMES, array.T, strict=True):
+        _check_range(name, column)
+    return np.require(array, np.int64, ("C", "W"))
+
+
+def _check_range(name: str, values: npt.NDArray[np.integer]) -> None:
+    low, high = _RANGES[name]
+    if values.size and not (low <= values.min() and values.max() <= high):
+        raise ConfigError(f"{name} must be in {low}..{high}, got {values.min()} to {values.max()}")
+    allowed = _VALUES.get(name)
+    if allowed and not np.isin(values, allowed).all():
+        wrong = values[~np.isin(values, allowed)].flat[0]
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, got {wrong}")
 
 
 def _traversals(rows: Int64Array) -> Int64Array:
