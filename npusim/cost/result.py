@@ -61,6 +61,7 @@ class OpCost:
         sram_bytes: of all that is alive in the arena while it runs.
         cascade: number of the cascade it is part of; 0: none.
         stripe_height: rows of the ofm that are computed at a time.
+        ifm_bits: of an element of its ifm.
         obstacle: why the CPU executes it; empty on the NPU.
     """
 
@@ -88,6 +89,7 @@ class OpCost:
     sram_bytes: int
     cascade: int
     stripe_height: int
+    ifm_bits: int
     obstacle: str = ""
 
     @property
