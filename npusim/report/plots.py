@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from npusim._files import write_whole
 from npusim.errors import ConfigError, MissingExtraError
-from npusim.report.sizes import short_name
+from npusim.report.names import short_name
 
 if TYPE_CHECKING:
     from npusim.compress import CompressReport

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from npusim._arguments import choice
 from npusim.compress import BOUNDS, CompressReport, LayerSize
+from npusim.report.names import short_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from npusim.sweep import Sweep
 
-_NAME_MAX = 40
 _TEXT_COLUMNS = ("name", "op")
 
 
@@ -93,16 +93,6 @@ def _conditioned(report: CompressReport) -> str:
     return width + (
         "" if report.nonzeros == 1 else f", pruned to {100 * report.nonzeros:g} % non-zeros"
     )
-
-
-def short_name(name: str) -> str:
-    """The last part of a name that a converter joined from several, at most 40 characters of it.
-
-    >>> short_name("relu;add;conv")
-    'conv'
-    """
-    last = name.rsplit(";", 1)[-1]
-    return last if len(last) <= _NAME_MAX else "…" + last[1 - _NAME_MAX :]
 
 
 def model_table(reports: Sequence[CompressReport]) -> Table:

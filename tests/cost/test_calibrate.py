@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hand_made_costs import MEMORY_BOUND, NETWORK, OUTPUT_BOUND, cost_of, cpu_op, op_cost
 
-from npusim.cost.axi import Beats, axi_beats
+from npusim.cost.axi import axi_beats
 from npusim.cost.calibrate import (
     Calibration,
     Corrections,
@@ -97,8 +97,8 @@ class TestCalibrate:
 
         best = min(
             loss(efficiency, overhead)
-            for efficiency in np.linspace(0.5, 1.5, 101)
-            for overhead in np.linspace(-100, 200, 151)
+            for efficiency in np.linspace(0.5, 1.5, 41)
+            for overhead in np.linspace(-100, 200, 61)
         )
         fitted = found.corrections
         assert loss(fitted.memory_efficiency, fitted.overhead_cycles_per_op) <= best
@@ -200,7 +200,7 @@ class TestPublished:
 
     @pytest.mark.data
     def test_beats_of_the_compiler(self, oracle_dir):
-        """Bytes it counts by operation; scales and copies into weight buffers are not among them."""
+        """Bytes it counts by operation; scales and copies into buffers are not among them."""
         for point, cost in zip(published_points(), stored_costs(oracle_dir), strict=True):
             beats = axi_beats(cost)
             assert beats["axi0"].read == pytest.approx(point.axi0_read_beats, rel=0.1)
