@@ -27,7 +27,12 @@ _PIXELS_MAX = 30_000
 """Highest picture; matplotlib refuses those above 65,536 pixels."""
 
 
-def _matplotlib() -> Any:
+def matplotlib_module() -> Any:
+    """Matplotlib, imported.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import matplotlib.figure
     except ImportError as error:
@@ -42,7 +47,7 @@ def check_plot(path: str) -> None:
         ConfigError: the file's ending names no picture format.
         MissingExtraError: matplotlib is not installed.
     """
-    figure = _matplotlib().figure.Figure()
+    figure = matplotlib_module().figure.Figure()
     known = sorted(figure.canvas.get_supported_filetypes())
     if Path(path).suffix.removeprefix(".").lower() not in known:
         raise ConfigError(f"plot must end in one of {', '.join(known)}, got {path!r}")
@@ -60,7 +65,7 @@ def plot_layers(reports: Sequence[CompressReport], path: str) -> None:
     """
     heights = [_BAR_INCHES * max(2, len(report.stored)) for report in reports]
     total = sum(height + _PANEL_INCHES for height in heights)
-    figure = _matplotlib().figure.Figure(figsize=(_WIDTH_INCHES, total))
+    figure = matplotlib_module().figure.Figure(figsize=(_WIDTH_INCHES, total))
     top = total  # placed by hand: matplotlib takes minutes to lay out hundreds of panels
     left, right = _NAME_INCHES / _WIDTH_INCHES, 1 - _LEGEND_INCHES / _WIDTH_INCHES
     for report, height in zip(reports, heights, strict=True):
@@ -68,7 +73,7 @@ def plot_layers(reports: Sequence[CompressReport], path: str) -> None:
         axes = figure.add_axes((left, bottom / total, right - left, height / total))
         _plot_bars(axes, report)
         top -= height + _PANEL_INCHES
-    _save(figure, path)
+    save(figure, path)
 
 
 def _plot_bars(axes: Any, report: CompressReport) -> None:
@@ -106,12 +111,12 @@ def plot_sweeps(sweeps: Sequence[Sweep], path: str) -> None:
         ConfigError: `path` cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
-    figure = _matplotlib().figure.Figure(figsize=(7, 4.6 * len(sweeps)), layout="constrained")
+    figure = matplotlib_module().figure.Figure(figsize=(7, 4.6 * len(sweeps)), layout="constrained")
     panels = figure.subplots(len(sweeps), 1, squeeze=False)[:, 0]
     for axes, sweep in zip(panels, sweeps, strict=True):
         base = sweep.baseline
         nonzeros = list(dict.fromkeys(point.nonzeros for point in sweep.points))
-        colors = _matplotlib().colormaps["viridis"].resampled(len(nonzeros))
+        colors = matplotlib_module().colormaps["viridis"].resampled(len(nonzeros))
         for number, share in enumerate(nonzeros):
             line = [point for point in sweep.points if point.nonzeros == share]
             axes.plot(
@@ -129,9 +134,14 @@ def plot_sweeps(sweeps: Sequence[Sweep], path: str) -> None:
         axes.set_ylabel("flash, KB (1000 bytes)")
         axes.set_title(f"{base.model} on {base.npu} ({base.encoder})")
         axes.legend(fontsize=7)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Any, path: str) -> None:
+def save(figure: Any, path: str) -> None:
+    """Write a figure to a file, whole or not at all, coarser if it is very high.
+
+    Raises:
+        ConfigError: `path` cannot be written.
+    """
     dpi = min(_DPI, _PIXELS_MAX / figure.get_figheight())
     write_whole("plot", path, lambda part: figure.savefig(part, dpi=dpi))

@@ -28,7 +28,7 @@ REPORT = CompressReport("m", "npu", "regor", ("regor", "tight"), None, 1.0, LAYE
 def figures(monkeypatch):
     """The figures that would have been saved, with their paths."""
     saved = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: saved.append((figure, path)))
+    monkeypatch.setattr(plots, "save", lambda figure, path: saved.append((figure, path)))
     return saved
 
 
@@ -77,7 +77,7 @@ def test_pictures_are_of_the_kind_that_their_ending_says(tmp_path, ending):
 
 def test_a_high_picture_is_drawn_coarser(tmp_path):
     figure = mpl_figure.Figure(figsize=(1, 600))  # 90,000 pixels at the usual resolution
-    plots._save(figure, str(tmp_path / "high.png"))
+    plots.save(figure, str(tmp_path / "high.png"))
     assert int.from_bytes((tmp_path / "high.png").read_bytes()[20:24]) == 30_000
 
 
