@@ -23,7 +23,7 @@ from functools import reduce
 from typing import Any, Final
 
 from npusim._arguments import choice, real
-from npusim.cost.energy_constants import Band, EnergyConstants, energy_constants
+from npusim.cost.energy_constants import NODE_RULE, Band, EnergyConstants, energy_constants
 from npusim.cost.result import Cost, OpCost
 from npusim.errors import ConfigError
 
@@ -161,6 +161,7 @@ class Energy:
             "calibration": self.calibration,
             "total_error": self.total_error,
             "node_nm": self.node_nm,
+            "node_rule": NODE_RULE,
             "technologies": dict(self.technologies),
             **_json(self.total_pj, self.by_component),
             "average_mw": self.average_mw.to_json(),

@@ -22,6 +22,8 @@ TAGS: Final = (
 )
 """Where a constant is from, the most trustworthy first."""
 NODE_EXPONENT: Final = "node_exponent"
+NODE_RULE: Final = "energy at own node times (node / own node) ** node_exponent: a rule of thumb"
+"""How constants scale that have a node of their own."""
 _MAX: Final = 1e9
 _FIELDS: Final = ("value", "low", "high", "unit", "node_nm", "tag", "source")
 

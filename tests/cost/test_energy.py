@@ -149,6 +149,7 @@ def test_json_is_in_microjoules():
     assert values["energy_uj"]["high"] == pytest.approx(found.total_pj.high / 1e6)
     assert [op["name"] for op in values["ops"]] == ["conv", "add", "dense"]
     assert values["technologies"] == {"sram": "sram_64kib", "off_chip_flash": "nor_flash"}
+    assert "rule of thumb" in values["node_rule"]
     parts = values["ops"][2]["energy_uj_by_component"]
     assert max(parts, key=lambda name: parts[name]["value"]) == "flash"
 
