@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from npusim import hardware as hardware
     from npusim import schemes as schemes
     from npusim import weights as weights
+    from npusim.cost.estimate import estimate as estimate
     from npusim.errors import NpusimError as NpusimError
     from npusim.formats import load as load
     from npusim.network import Network as Network
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "estimate": "npusim.cost.estimate",
     "load": "npusim.formats",
     "Network": "npusim.network",
     "NpusimError": "npusim.errors",

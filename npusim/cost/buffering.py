@@ -139,7 +139,7 @@ class Buffering:
         way = kernels.choose_way(facts)
         if way == kernels.UNBUFFERED:
             return plan
-        depths = whole
+        depths: tuple[int, ...] = whole
         if way == kernels.SLICED:
             found = self._cut(index, facts)
             if found is None:

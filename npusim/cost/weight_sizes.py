@@ -74,7 +74,8 @@ class ExactSizes:
         if key not in self._known:
             if source.ohwi is None:
                 raise ConfigError(
-                    f"weights of {op.name!r} must be known for exact sizes, got shape {source.shape}"
+                    f"weights of {op.name!r} must be known for exact sizes, got only shape "
+                    f"{source.shape}"
                 )
             self._known[key] = self._measure(op, ifm_bits, block_depth, depths)
         return self._known[key]

@@ -300,8 +300,7 @@ def _concatenation(draw: RandomGraph) -> Tensor | None:
 
     def fits(tensor: Tensor) -> bool:
         return len(tensor.shape) == len(x.shape) and all(
-            a == b or n == axis
-            for n, (a, b) in enumerate(zip(x.shape, tensor.shape, strict=True))
+            a == b or n == axis for n, (a, b) in enumerate(zip(x.shape, tensor.shape, strict=True))
         )
 
     parts = [x]

@@ -154,10 +154,7 @@ def lower_pool(graph: Graph, step: Step) -> None:
     height, width = integers(op, "filter_h", "filter_w")
     step.window = _window(op, (height, width), (1, 1))
     window = step.window
-    if (
-        window.kernel == window.stride == step.ifm.shape[1:3]
-        and window.padding == UNPADDED
-    ):
+    if window.kernel == window.stride == step.ifm.shape[1:3] and window.padding == UNPADDED:
         step.window = replace(window, stride=(1, 1))
     unroll_strides(graph, step)
 
@@ -239,4 +236,3 @@ def unroll_strides(graph: Graph, step: Step) -> None:
             cell.window = replace(window, stride=(1, 1))
             cell.weights = step.weights
             cell.has_scales = step.has_scales
-

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network costs on an NPU: cycles, memory and traffic of every operation.
+
+    import npusim
+    cost = npusim.estimate(npusim.load("model.tflite"), npu="ethos-u55-128")
+    cost.total_cycles, cost.sram_peak_bytes, [(op.name, op.cycles, op.bound) for op in cost.ops]
+
+Schedule and cycles are those of Arm's compiler (Vela 5.2.0, its default core "regor"): what the
+compiler prints, which is an estimate itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from npusim._arguments import integer
+from npusim.cost import columns as col
+from npusim.cost.blocks import BlockConfig
+from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items
+from npusim.cost.lowering import program as lower
+from npusim.cost.program import NpuOp, Program
+from npusim.cost.result import Cost, MapMemory, OpCost, Traffic
+from npusim.cost.schedule import Schedule, Scheduler
+from npusim.cost.weight_sizes import ExactSizes, WeightSizes
+from npusim.errors import ConfigError
+from npusim.formats.vela_stream import is_compiled
+from npusim.hardware import (
+    DEFAULT_MEMORY_MODE,
+    DEFAULT_NPU,
+    DEFAULT_SYSTEM_CONFIG,
+    Machine,
+    machine,
+)
+from npusim.network import Network
+
+CpuCycles = Mapping[str, int] | Callable[[NpuOp], int]
+"""Cycles, at the NPU's clock, of operations left to the CPU: by kind of the network's operation,
+or told by a function."""
+
+_CYCLES_MAX = 1 << 62
+
+
+def estimate(
+    network: Network | Program,
+    npu: str | Machine = DEFAULT_NPU,
+    system_config: str = DEFAULT_SYSTEM_CONFIG,
+    memory_mode: str = DEFAULT_MEMORY_MODE,
+    *,
+    weights: WeightSizes | None = None,
+    cpu_cycles: CpuCycles | None = None,
+) -> Cost:
+    """What one inference costs.
+
+    Args:
+        network: as `npusim.load` reads it, not yet compiled; or a program of one's own.
+        npu: preset name, or a `npusim.hardware.Machine`, which then says all about the hardware.
+        system_config: preset name of the memories.
+        memory_mode: preset name of what is kept in which memory.
+        weights: tells what weights take in flash; None: exactly what Arm's compiler encodes.
+        cpu_cycles: of operations that the NPU cannot execute; None: they are not in the total,
+            which `Cost.notes` then says.
+
+    Raises:
+        ConfigError: the network is compiled already, no block of an operation fits the NPU, or a
+            number of cycles is not an integer from 0 on.
+        UnknownNameError: no such npu, system config or memory mode.
+
+    Source: [VELA] regor 5.2.0, which the tests compare with on real and random networks.
+    """
+    if isinstance(network, Network) and is_compiled(network):
+        raise ConfigError(
+            f"model {network.name!r} must not be compiled yet, got one that Vela compiled"
+        )
+    target = npu if isinstance(npu, Machine) else machine(npu, system_config, memory_mode)
+    program = network if isinstance(network, Program) else lower(network)
+    sizes = ExactSizes(target.npu) if weights is None else weights
+    return cost_of(Scheduler(program, target, sizes).run(), cpu_cycles)
+
+
+def cost_of(schedule: Schedule, cpu_cycles: CpuCycles | None = None) -> Cost:
+    """The cost of a program whose schedule is known; `cpu_cycles` as in `estimate`."""
+    program, target = schedule.program, schedule.target
+    ops = tuple(_op_cost(schedule, index, cpu_cycles) for index in range(len(program.ops)))
+    flash = _flash_bytes(schedule)
+    arena = schedule.arena.n_bytes
+    if schedule.roles.constants == schedule.roles.feature_maps:
+        arena += flash
+    streams = {
+        op.weights.key: int(plan.n_bytes[:, 0].sum())
+        for op, plan in zip(program.ops, schedule.plans, strict=True)
+        if op.weights is not None
+    }
+    n_cpu_ops = sum(not op.on_npu for op in program.ops)
+    return Cost(
+        model=program.name,
+        npu=target.npu.name,
+        system_config=target.system.name,
+        memory_mode=target.mode.name,
+        clock_hz=target.clock_hz,
+        ops=ops,
+        total_cycles=sum(op.cycles for op in ops),
+        npu_cycles=sum(op.npu_cycles for op in ops),
+        macs=sum(op.macs for op in ops),
+        sram_peak_bytes=arena,
+        staging_peak_bytes=0,
+        flash_bytes=flash,
+        weights_encoded_bytes=sum(streams.values()),
+        arena=_arena(schedule),
+        n_cpu_ops=n_cpu_ops,
+        notes=_notes(schedule, n_cpu_ops, cpu_cycles),
+    )
+
+
+def _op_cost(schedule: Schedule, index: int, cpu_cycles: CpuCycles | None) -> OpCost:
+    op, plan = schedule.program.ops[index], schedule.plans[index]
+    cycles, block = schedule.cycles.cycles[index], schedule.blocks[index, : col.BLOCK_COLUMNS]
+    n_weight_bytes, n_scale_bytes = plan.n_bytes.sum(axis=0).tolist()
+    usage = schedule.ranges.usage_bytes
+    return OpCost(
+        name=op.name,
+        op=op.kind,
+        source=op.name if op.source is None else op.source.name,
+        cycles=int(schedule.total_cycles[index]) if op.on_npu else _cpu_cost(op, cpu_cycles),
+        npu_cycles=int(schedule.npu_cycles[index]) if op.on_npu else 0,
+        macs=op.macs,
+        bound=_bound(schedule, index),
+        mac_cycles=int(cycles[col.MAC_CYCLES]),
+        output_cycles=int(cycles[col.OUTPUT_CYCLES]),
+        issue_cycles=int(cycles[col.ISSUE_CYCLES]),
+        compute_cycles=int(cycles[col.OP_CYCLES]),
+        block=BlockConfig(*block.tolist()) if block.all() else None,
+        traversal="" if op.weights is None else op.weights.traversal,
+        traffic=_traffic(schedule, index) if op.on_npu else {},
+        ofm_shape=op.ofm.part[1:],
+        ifm_bits=schedule.program.maps[op.ifm.map].bits,
+        weights_encoded_bytes=n_weight_bytes,
+        scale_bytes=n_scale_bytes,
+        depth_slices=plan.depths,
+        buffering=plan.buffering,
+        pre_buffered=plan.pre_buffered,
+        weight_buffer_bytes=sum(plan.buffer_bytes),
+        sram_bytes=int(usage[schedule.ranges.op_time[index]]) if usage.size else 0,
+        cascade=0,
+        stripe_height=op.ofm.part[1],
+        obstacle=op.obstacle,
+    )
+
+
+def _cpu_cost(op: NpuOp, cpu_cycles: CpuCycles | None) -> int:
+    """What the user says an operation of the CPU takes; 0 where nothing is said."""
+    kind = op.kind if op.source is None else op.source.kind
+    if cpu_cycles is None:
+        return 0
+    told = cpu_cycles.get(kind, 0) if isinstance(cpu_cycles, Mapping) else cpu_cycles(op)
+    return integer(f"cpu_cycles of {op.name!r}", told, 0, _CYCLES_MAX)
+
+
+def _bound(schedule: Schedule, index: int) -> str:
+    """What an operation waits for, one of `npusim.cost.result.BOUNDS`."""
+    op, cycles = schedule.program.ops[index], schedule.cycles.cycles[index]
+    if not op.on_npu:
+        return "cpu"
+    memory_cycles = schedule.cycles.memory_cycles[index, :, col.MEMORY_CYCLES]
+    total, npu = int(schedule.total_cycles[index]), int(schedule.npu_cycles[index])
+    if total == 0:
+        return "none"
+    if npu < total:
+        return _role(schedule.roles.memories[int(memory_cycles.argmax())].name)
+    if npu > 2 * int(cycles[col.OP_CYCLES]):
+        return "weight_dma"
+    if op.unit == "elementwise":
+        return "issue" if cycles[col.ISSUE_CYCLES] > cycles[col.OUTPUT_CYCLES] else "output"
+    extents, block = op.ofm.part[1:], schedule.blocks[index, : col.IFM_BLOCK_HEIGHT]
+    n_blocks = float(np.prod([max(e / b, 1.0) for e, b in zip(extents, block, strict=True)]))
+    paces = {
+        "mac": float(cycles[col.MAC_CYCLES]),
+        "output": float(cycles[col.OUTPUT_CYCLES]),
+        "issue": float(cycles[col.ISSUE_CYCLES]) * n_blocks,
+    }
+    return max(paces, key=lambda name: paces[name])
+
+
+def _role(memory: str) -> str:
+    """ "flash" for every flash, else the memory's name."""
+    return "flash" if memory.endswith("flash") else memory
+
+
+def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
+    """Bytes moved from and to each memory."""
+    op, plan, roles = schedule.program.ops[index], schedule.plans[index], schedule.roles
+    moved, maps = schedule.cycles.moved_bytes[index], schedule.program.maps
+    n = len(roles.memories)
+    read: list[dict[str, int]] = [{} for _ in range(n)]
+    written: list[dict[str, int]] = [{} for _ in range(n)]
+
+    def add(to: list[dict[str, int]], memory: int, what: str, n_bytes: int) -> None:
+        if n_bytes:
+            to[memory][what] = to[memory].get(what, 0) + n_bytes
+
+    def place(map_index: int) -> int:
+        return roles.constants if maps[map_index].is_constant else roles.feature_maps
+
+    add(read, place(op.ifm.map), "feature_maps", int(moved[col.IFM_READ]))
+    if op.ifm2 is not None:
+        add(read, place(op.ifm2.map), "feature_maps", int(moved[col.IFM2_READ]))
+    add(written, place(op.ofm.map), "feature_maps", int(moved[col.OFM_WRITTEN]))
+    add(read, roles.feature_maps, "feature_maps", int(moved[col.SCRATCH_READ]))
+    add(written, roles.feature_maps, "feature_maps", int(moved[col.SCRATCH_WRITTEN]))
+    source = roles.constants
+    if plan.buffering != "none":
+        source = roles.staging
+        copied = int(plan.slice_bytes.sum())
+        add(read, roles.constants, "weights", copied)
+        add(written, roles.staging, "weights", copied)
+    add(read, source, "weights", int(moved[col.WEIGHTS_READ]))
+    add(read, source, "scales", int(moved[col.SCALES_READ]))
+    add(read, roles.constants, "tables", op.table_bytes)
+    memory_cycles = schedule.cycles.memory_cycles[index, :, col.MEMORY_CYCLES].tolist()
+    return {
+        _role(memory.name): Traffic(read[i], written[i], memory_cycles[i])
+        for i, memory in enumerate(roles.memories)
+    }
+
+
+def _flash_bytes(schedule: Schedule) -> int:
+    encoded = [
+        None
+        if op.weights is None
+        else EncodedWeights(
+            int(plan.n_bytes[:, 0].sum()), plan.depths, int(block[col.OFM_BLOCK_DEPTH])
+        )
+        for op, plan, block in zip(
+            schedule.program.ops, schedule.plans, schedule.blocks, strict=True
+        )
+    ]
+    return flash_bytes(flash_items(schedule.program, encoded, schedule.target.npu.n_cores))
+
+
+def _arena(schedule: Schedule) -> tuple[MapMemory, ...]:
+    """What is in the arena, in the order of its ranges."""
+    program, ranges = schedule.program, schedule.ranges
+    names: dict[int, str] = {}
+    for index, one in enumerate(ranges.of_map.tolist()):
+        if one >= 0:
+            name = program.maps[index].name
+            names[one] = f"{names[one]}, {name}" if one in names else name
+    for index, buffers in enumerate(ranges.of_buffer.tolist()):
+        for one in buffers:
+            if one >= 0:
+                names.setdefault(one, f"weights of {program.ops[index].name}")
+    steps = ranges.op_time
+    first = np.searchsorted(steps, ranges.start, side="right") - 1
+    last = np.searchsorted(steps, ranges.end, side="right") - 1
+    at_peak = ranges.at_peak
+    return tuple(
+        MapMemory(
+            name=names[i],
+            n_bytes=int(ranges.n_bytes[i]),
+            first_op=max(int(first[i]), 0),
+            last_op=int(last[i]),
+            address=int(schedule.arena.address[i]),
+            at_peak=bool(at_peak[i]),
+        )
+        for i in sorted(names)
+    )
+
+
+def _notes(schedule: Schedule, n_cpu_ops: int, cpu_cycles: CpuCycles | None) -> tuple[str, ...]:
+    notes = []
+    if n_cpu_ops and cpu_cycles is None:
+        notes.append(f"{n_cpu_ops} operations of the CPU are not in the total cycles")
+    if schedule.target.spills:
+        notes.append("feature maps are costed where they are, none is moved to the staging memory")
+    return tuple(notes)

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a machine executes a program: blocks, weight buffers, the arena and the cycles of it all.
+
+The schedule is the one that Arm's compiler chooses where the arena has no limit: every operation
+runs as a whole, as fast as it can.
+
+Source: [VELA] regor 5.2.0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from npusim.cost import columns as col
+from npusim.cost.arena import Arena, allocate
+from npusim.cost.blocks import find_blocks
+from npusim.cost.buffering import Arrays, Buffering, WeightPlan
+from npusim.cost.cycles import OpCycles, op_cycles
+from npusim.cost.formats import map_formats
+from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
+from npusim.cost.memory_table import MemoryTable, memory_table
+from npusim.cost.program import Program
+from npusim.cost.rows import Int64Array, memory_array, npu_array, rate_array, row
+from npusim.cost.weight_sizes import WeightSizes
+from npusim.hardware import Machine
+from npusim.memories import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRoles:
+    """The memories of a machine, each once, and which of them plays which part.
+
+    Attributes:
+        memories: all of them.
+        feature_maps, constants, staging: index of the one for maps, for weights, and for buffers.
+    """
+
+    memories: tuple[Memory, ...]
+    feature_maps: int
+    constants: int
+    staging: int
+
+    @classmethod
+    def of(cls, target: Machine) -> MemoryRoles:
+        """Those of a machine."""
+        parts = (target.feature_maps, target.constants, target.staging)
+        names = list(dict.fromkeys(part.name for part in parts))
+        memories = tuple(next(m for m in parts if m.name == name) for name in names)
+        return cls(memories, *(names.index(part.name) for part in parts))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schedule:
+    """A program on a machine.
+
+    Attributes:
+        program: what is executed.
+        target: on what.
+        roles: its memories.
+        rows: of the operations, with the bytes of their weights, int64 [n_ops, ROW_COLUMNS].
+        blocks: int64 [n_ops, BLOCKS_COLUMNS].
+        plans: how each operation gets its weights.
+        ranges: of the arena.
+        arena: where they are.
+        cycles: of each operation on its own.
+        npu_cycles: with the transfers that it waits for, int64 [n_ops].
+        total_cycles: of the slower of NPU and memories, int64 [n_ops]; 0 on the CPU.
+    """
+
+    program: Program
+    target: Machine
+    roles: MemoryRoles
+    rows: Int64Array
+    blocks: Int64Array
+    plans: tuple[WeightPlan, ...]
+    ranges: LiveRanges
+    arena: Arena
+    cycles: OpCycles
+    npu_cycles: Int64Array
+    total_cycles: Int64Array
+
+
+class Scheduler:
+    """Schedules one program on one machine.
+
+    Args:
+        program: what to execute.
+        target: on what.
+        sizes: of the weights.
+
+    Raises:
+        ConfigError: no block of an operation fits the NPU.
+    """
+
+    def __init__(self, program: Program, target: Machine, sizes: WeightSizes):
+        self.program, self.target, self.sizes = program, target, sizes
+        self.roles = MemoryRoles.of(target)
+        self.table: MemoryTable = memory_table(program)
+        self.formats = map_formats(self.table)
+        formats = [int(value) for value in self.formats]
+        rows = [row(op, program.maps, formats) for op in program.ops]
+        self.rows = np.array(rows, np.int64).reshape(-1, col.ROW_COLUMNS)
+        self.blocks = find_blocks(self.rows, target.npu)
+        memories = memory_array(self.roles.memories)
+        self.arrays: Arrays = (npu_array(target.npu), rate_array(target.npu), memories)
+        self.places = self._places()
+
+    def run(self) -> Schedule:
+        """The schedule."""
+        args = (self.program, self.rows, self.blocks, self.places, self.arrays, self.sizes)
+        plans = tuple(Buffering(*args).run())
+        ranges = live_ranges(self.table, self.formats, self._memory_schedule(plans))
+        rows, cycles = self._measure(plans)
+        npu = np.array(
+            [
+                self._npu_cycles(index, plans, int(cycles.cycles[index, col.OP_CYCLES]))
+                for index in range(len(plans))
+            ],
+            np.int64,
+        )
+        slowest = cycles.memory_cycles[:, :, col.MEMORY_CYCLES].max(axis=1, initial=0)
+        on_npu = np.array([op.on_npu for op in self.program.ops], bool)
+        total = np.where(on_npu, np.maximum(npu, slowest), 0)
+        return Schedule(
+            *(self.program, self.target, self.roles, rows, self.blocks, plans),
+            *(ranges, allocate(ranges), cycles, npu, total),
+        )
+
+    def _places(self) -> Int64Array:
+        """Which memory each operation's maps, weights, buffer and scratch map are in."""
+        roles = self.roles
+        maps = np.array(
+            [
+                roles.constants if map_.is_constant else roles.feature_maps
+                for map_ in self.program.maps
+            ],
+            np.int64,
+        )
+        places = np.empty((len(self.program.ops), col.PLACE_COLUMNS), np.int64)
+        for index, op in enumerate(self.program.ops):
+            ifm2 = op.ifm if op.ifm2 is None else op.ifm2
+            places[index, : col.CONSTANT_PLACE] = maps[[op.ifm.map, ifm2.map, op.ofm.map]]
+        places[:, col.CONSTANT_PLACE] = roles.constants
+        places[:, col.BUFFER_PLACE] = roles.staging
+        places[:, col.SCRATCH_PLACE] = roles.feature_maps
+        return places
+
+    def _memory_schedule(self, plans: tuple[WeightPlan, ...]) -> MemorySchedule:
+        zeros = np.zeros(len(plans), np.int64)
+        return MemorySchedule(
+            np.array([plan.buffer_bytes for plan in plans], np.int64).reshape(-1, 2),
+            np.array([plan.pre_buffered for plan in plans], np.int64),
+            np.array([len(plan.depths) - 1 for plan in plans], np.int64),
+            self._buffer_owners(plans),
+            zeros,
+            zeros,
+        )
+
+    def _buffer_owners(self, plans: tuple[WeightPlan, ...]) -> Int64Array:
+        """Whose buffer each operation uses: neighbours with the same weights in one piece share."""
+        owners = np.arange(len(plans))
+        on_npu = [index for index, op in enumerate(self.program.ops) if op.on_npu]
+        for before, index in pairwise(on_npu):
+            if self._share(before, index, plans):
+                owners[index] = owners[before]
+        return owners
+
+    def _share(self, before: int, index: int, plans: tuple[WeightPlan, ...]) -> bool:
+        first, second = self.program.ops[before], self.program.ops[index]
+        if first.weights is None or second.weights is None or not any(plans[index].buffer_bytes):
+            return False
+        same = first.weights.key == second.weights.key and first.depth_offset == second.depth_offset
+        whole = plans[before].depths == plans[index].depths and len(plans[index].depths) == 2
+        return same and whole and plans[before].buffer_bytes == plans[index].buffer_bytes
+
+    def _measure(self, plans: tuple[WeightPlan, ...]) -> tuple[Int64Array, OpCycles]:
+        """Rows with the bytes of weights, and the cycles of operations on their own."""
+        rows, places = self.rows.copy(), self.places.copy()
+        copied = np.zeros(len(plans), np.int64)
+        for index, plan in enumerate(plans):
+            rows[index, [col.WEIGHT_BYTES, col.SCALE_BYTES]] = plan.n_bytes.sum(axis=0)
+            if plan.buffering == "none":
+                places[index, col.BUFFER_PLACE] = -1
+                continue
+            hidden = int(plan.slice_bytes[0]) if plan.pre_buffered else 0
+            copied[index] = max(int(plan.n_bytes[:, 0].sum()) - hidden, 0)
+        measured = op_cycles(
+            rows, self.blocks, self.target.npu, self.roles.memories, places, dma_bytes=copied
+        )
+        return rows, measured
+
+    def _npu_cycles(self, index: int, plans: tuple[WeightPlan, ...], run_cycles: int) -> int:
+        """Cycles of an operation with the transfers of weights and table that it waits for."""
+        from npusim.cost.cycles_kernels import copy_cycles
+
+        op, plan = self.program.ops[index], plans[index]
+        # a table that another operation applies to its ofm is not counted, as in the compiler
+        table = self._table_cycles(op.table_bytes) if op.kind == "activation" else 0
+        slack = plans[index - 1].slack_cycles if index else 0
+        if plan.buffering == "none":
+            return run_cycles + max(table - slack, 0)
+        first = copy_cycles(
+            int(plan.slice_bytes[0]), self.roles.constants, self.roles.staging, self.arrays[2]
+        )
+        all_copied = plan.transfer_cycles - slack + plan.slack_cycles
+        waiting = run_cycles + max(int(first) - slack, 0)
+        return max(all_copied, waiting) + table
+
+    def _table_cycles(self, n_bytes: int) -> int:
+        """Cycles to copy a look-up table to the NPU's own memory."""
+        if not n_bytes:
+            return 0
+        source = self.roles.memories[self.roles.constants]
+        read = int(np.float32(n_bytes) / np.float32(source.bytes_per_cycle))
+        write = n_bytes // self.target.npu.axi_width_bytes
+        return max(read + source.read_latency_cycles, write + source.write_latency_cycles)
