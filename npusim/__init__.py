@@ -45,6 +45,7 @@ __all__ = [
     "Tensor",
     "__version__",
     "errors",
+    "estimate",
     "hardware",
     "load",
     "schemes",
