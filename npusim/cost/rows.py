@@ -96,6 +96,8 @@ def row(op: NpuOp, maps: Sequence[FeatureMap], formats: Sequence[int]) -> Int64A
     Source: [VELA] regor 5.2.0, for accumulators and output rates.
     """
     ifm_bits, ofm_bits = maps[op.ifm.map].bits, maps[op.ofm.map].bits
+    if not op.on_npu:  # the CPU knows more types than the NPU, and nothing here depends on them
+        ifm_bits = ofm_bits = 8
     unit = op.kind if op.unit == "compound" else op.unit
     wide = ifm_bits == 16 and unit != "pooling" and op.scaled
     acc_bits = 40 if wide else 32
