@@ -58,7 +58,7 @@ def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
 def _is_windowed(step: Step) -> bool:
     if UNITS[step.kind] == "pooling":
         return step.window.kernel != (1, 1) or step.window.stride != (1, 1)
-    return UNITS[step.kind] in ("convolution", "depthwise", "product")
+    return UNITS[step.kind] in ("convolution", "depthwise")
 
 
 def _covers(link: Link) -> bool:
