@@ -21,7 +21,7 @@ from npusim.tensor import DTYPES
 
 def around(shape: Shape, axis: int) -> Shape:
     """Three axes: all before one, that axis, and all behind it."""
-    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+    return math.prod(shape[:axis]), math.prod(shape[axis : axis + 1]), math.prod(shape[axis + 1 :])
 
 
 def constant_input(op: Op, position: int) -> list[int]:
@@ -269,7 +269,7 @@ def _write_in_place(copy: Step) -> None:
         return
     if value.is_variable or value.dtype != copy.ofm.value.dtype:
         return
-    if copy.ofm.part is not None and copy.ofm.part == copy.ofm.shape:
+    if copy.ofm.part is None or copy.ofm.part == copy.ofm.shape:
         return
     if copy.ifm.quantization != copy.ofm.quantization or not same(writer.ofm.shape, copy.ifm.shape):
         return
