@@ -298,6 +298,19 @@ def _constant(position: int, what: str) -> Rule:
     return rule
 
 
+def _slice_strides(op: Op) -> str | None:
+    tensor = op.inputs[3]
+    assert tensor is not None
+    assert tensor.data is not None
+    strides = [int(stride) for stride in tensor.data]
+    if min(strides) < 0:
+        return f"strides must not be negative, got {strides}"
+    others = strides[: max(len(strides) - 3, 0)] + strides[-1:]
+    if max(others, default=1) > 1:
+        return f"strides may be along height and width only, got {strides}"
+    return None
+
+
 def _of_dtypes(*dtypes: str) -> Rule:
     """The rule that an ifm must have one of some data types, and the ofm the same."""
 
@@ -338,7 +351,10 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), (_constant(1, "margins"),)),
     "TILE": (_constant(1, "counts"),),
     "SLICE": (_constant(1, "begin"), _constant(2, "size")),
-    "STRIDED_SLICE": (_constant(1, "begin"), _constant(2, "end"), _constant(3, "strides")),
+    "STRIDED_SLICE": (
+        *(_constant(1, "begin"), _constant(2, "end"), _constant(3, "strides")),
+        _slice_strides,
+    ),
     "SPLIT": (_constant(0, "axis"),),
     "SPLIT_V": (_constant(2, "axis"),),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": (_lstm,),

@@ -20,7 +20,7 @@ from npusim.cost.lowering import (
 from npusim.cost.lowering.cuts import cut
 from npusim.cost.lowering.graph import Graph, Step
 from npusim.cost.lowering.read import read
-from npusim.cost.lowering.reshapes import remove_reshapes
+from npusim.cost.lowering.reshapes import find_reshape, remove_reshapes
 from npusim.cost.program import Program
 from npusim.network import Network
 
@@ -33,6 +33,7 @@ _EARLY: Final[Mapping[str, _Rule]] = {
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), copies.lower_split),
     "QUANTIZE": quantizes.fuse_quantize,
     "PACK": copies.lower_pack,
+    "TRANSPOSE": find_reshape,
     "BATCH_MATMUL": reductions.lower_matmul,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm.lower_lstm,
 }

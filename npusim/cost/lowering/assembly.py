@@ -52,16 +52,16 @@ def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
         return False
     if before.ofm.part is not None and not _covers(before.ofm):
         return False
-    deepened = [step.attributes.get("deepened", False) for step in (before, activation)]
-    if deepened == [True, False] or (deepened == [False, True] and _is_windowed(before)):
-        return False
+    if before.ofm.shape != activation.ifm.shape:
+        if before.attributes.get("deepened") or _is_windowed(before):
+            return False
     return same_scales(activation.ifm, activation.ofm)
 
 
 def _is_windowed(step: Step) -> bool:
     if UNITS[step.kind] == "pooling":
         return step.window.kernel != (1, 1) or step.window.stride != (1, 1)
-    return UNITS[step.kind] in ("convolution", "depthwise", "product")
+    return UNITS[step.kind] in ("convolution", "depthwise")
 
 
 def _covers(link: Link) -> bool:

@@ -11,6 +11,7 @@ Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from npusim.cost.lowering.convolutions import pad_margins
 from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, same, whole
@@ -20,7 +21,7 @@ from npusim.tensor import DTYPES
 
 def around(shape: Shape, axis: int) -> Shape:
     """Three axes: all before one, that axis, and all behind it."""
-    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+    return math.prod(shape[:axis]), math.prod(shape[axis : axis + 1]), math.prod(shape[axis + 1 :])
 
 
 def constant_input(op: Op, position: int) -> list[int]:
@@ -207,7 +208,7 @@ def lower_tile(graph: Graph, step: Step) -> None:
     """Make TILE copies side by side, axis by axis."""
     assert step.op is not None
     counts = constant_input(step.op, 1)
-    axes = [axis for axis, count in enumerate(counts) if count > 1][::-1]
+    axes = [axis for axis, count in enumerate(counts) if count > 1]
     step.remove()
     link = step.ifm
     for position, axis in enumerate(axes):
@@ -232,23 +233,23 @@ def read_parts_in_place(graph: Graph) -> None:
 
 def _read_in_place(copy: Step) -> None:
     value = copy.ofm.value
-    if len(value.readers) != 1 or value.is_output or value.is_variable:
+    if value.is_variable or copy.ofm.part is not None:
         return
     if not same(copy.ofm.shape, value.shape or ()):
         return
-    reader = value.readers[0]
-    if reader.kind in ("cpu", "TILE") or not _keeps_axes(reader):
-        return
-    index = next(n for n, link in enumerate(reader.inputs) if link.value is value)
-    if index > 1:
-        return
-    link = reader.inputs[index]
-    if link.part is None and same(link.shape, copy.ofm.shape):
-        moved = Link(copy.ifm.value, copy.ifm.shape, link.quantization)
-        moved.offset, moved.part, moved.stride = copy.ifm.offset, copy.ifm.part, copy.ifm.stride
-        reader.read_instead(index, moved)
-        if not value.readers:
-            copy.remove()
+    for reader in list(value.readers):
+        if reader.kind not in ("cpu", "TILE") and _keeps_axes(reader):
+            _reread_in_place(copy, reader)
+    if not value.readers and not value.is_output:
+        copy.remove()
+
+
+def _reread_in_place(copy: Step, reader: Step) -> None:
+    for index, link in enumerate(reader.inputs[:2]):
+        reads_all = link.part is None and same(link.shape, copy.ofm.shape)
+        if link.value is copy.ofm.value and reads_all:
+            moved = replace(copy.ifm, quantization=link.quantization)
+            reader.read_instead(index, moved)
 
 
 def _keeps_axes(step: Step) -> bool:
@@ -267,11 +268,11 @@ def _write_in_place(copy: Step) -> None:
     if len(value.readers) != 1 or len(value.writers) != 1 or value.is_output or value.is_input:
         return
     writer = value.writers[0]
-    if writer.kind == "cpu" or writer.ofm.part is not None:
+    if writer.kind in ("cpu", "copy") or writer.ofm.part is not None:
         return
     if value.is_variable or value.dtype != copy.ofm.value.dtype:
         return
-    if copy.ofm.taken == copy.ofm.shape and copy.op is not None and copy.op.kind != "RESHAPE":
+    if copy.ofm.part is None or copy.ofm.part == copy.ofm.shape:
         return
     if copy.ifm.quantization != copy.ofm.quantization or not same(writer.ofm.shape, copy.ifm.shape):
         return

@@ -35,6 +35,8 @@ def cut(graph: Graph, step: Step) -> list[Step]:
     """The steps of the hardware that a step becomes, in order; all axes from 4 on."""
     if step.kind == "cpu":
         return [step]
+    if _is_pointwise(step):
+        _drop_ones(step)
     for index, link in enumerate(step.inputs):
         step.inputs[index] = _padded(link)
     step.outputs[0] = _padded(step.ofm)
@@ -42,10 +44,9 @@ def cut(graph: Graph, step: Step) -> list[Step]:
         return cut_resize(graph, step)
     if step.kind == "transpose":
         return cut_transpose(graph, step)
-    if step.kind in ("reduce_max", "reduce_sum"):
+    if step.kind == "reduce_max":
         _see_three_axes(step)
-        return [step]
-    if step.kind == "matmul":
+    if step.kind in ("reduce_max", "reduce_sum", "matmul"):
         return [step]
     if _is_pointwise(step):
         _deepen(step)
@@ -56,7 +57,27 @@ def cut(graph: Graph, step: Step) -> list[Step]:
 
 
 def _is_pointwise(step: Step) -> bool:
-    return UNITS[step.kind] == "elementwise" or step.kind in _POINTWISE
+    return UNITS.get(step.kind) == "elementwise" or step.kind in _POINTWISE
+
+
+def _drop_ones(step: Step) -> None:
+    """See several maps in a batch with fewer axes if height, width or depth is 1."""
+    links = [*step.inputs, step.ofm]
+    shape = step.ofm.shape
+    if math.prod(shape) == math.prod(shape[-3:]) or any(_is_partial(link) for link in links):
+        return
+    while len(shape) > 3 and 1 in shape[-3:]:
+        axis = max(axis for axis in range(len(shape)) if shape[axis] == 1)
+        links = [
+            replace(link, shape=_without(link.shape, axis), offset=None, part=None)
+            for link in links
+        ]
+        shape = links[-1].shape
+    step.inputs, step.outputs = links[:-1], links[-1:]
+
+
+def _without(shape: Shape, axis: int) -> Shape:
+    return shape[:axis] + shape[axis + 1 :]
 
 
 def _padded(link: Link) -> Link:
@@ -172,16 +193,12 @@ def _like(graph: Graph, step: Step, inputs: list[Link], output: Link) -> Step:
 
 
 def _see_three_axes(step: Step) -> None:
-    """Let a reduction see the axis it reduces as width, or as depth if it adds up."""
+    """Let a pool along one axis see that as width."""
     shape = step.ifm.shape
-    rank = len(shape)
-    axis = step.axis + rank - step.attributes.get("rank", rank)
-    if step.kind == "reduce_sum":
-        return
-    if axis != rank - 2 or math.prod(shape[:-3]) > 1:
-        seen = around(shape, axis)
-        step.inputs[0] = step.ifm.seen((1, *seen))
-        step.outputs[0] = step.ofm.seen((1, seen[0], 1, seen[2]))
+    if step.axis != -2 or math.prod(shape[:-3]) > 1:
+        axis = step.axis + len(shape)
+        step.inputs[0] = step.ifm.seen((1, *around(shape, axis)))
+        step.outputs[0] = step.ofm.seen((1, *around(step.ofm.shape, axis)))
     step.window = replace(step.window, kernel=(1, step.ifm.shape[2]))
 
 

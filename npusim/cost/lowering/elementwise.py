@@ -17,9 +17,10 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, same, whole
-from npusim.tensor import DTYPES, Quantization
+from npusim.tensor import DTYPES, Quantization, Tensor
 
 KINDS: Final[Mapping[str, str]] = {
     "ADD": "add",
@@ -204,8 +205,8 @@ def lower_prelu(graph: Graph, step: Step) -> None:
     if alpha.data is None:
         _two_sides(graph, step, link)
         return
-    slopes = _real(alpha.data, alpha.quantization)
-    if alpha.data.min() == alpha.data.max():
+    slopes = slopes_of(alpha)
+    if np.ptp(slopes) == 0:
         slope = float(slopes.min())
         step.inputs.pop()
         link.value.readers.remove(step)
@@ -228,11 +229,13 @@ def lower_prelu(graph: Graph, step: Step) -> None:
     _leak(graph, step, 0.5, link, rescales=rescales)
 
 
-def _real(codes: Any, quantization: Quantization | None) -> Any:
-    if quantization is None:
-        return codes.astype(np.float32)
-    point, scale = quantization.zero_points[0], quantization.scales[0]
-    return (codes.astype(np.int64) - point).astype(np.float32) * scale
+def slopes_of(alpha: Tensor) -> npt.NDArray[np.float32]:
+    """The constant slopes of PRELU."""
+    assert alpha.data is not None
+    if alpha.quantization is None:
+        return alpha.data.astype(np.float32)
+    point, scale = alpha.quantization.zero_points[0], alpha.quantization.scales[0]
+    return (alpha.data.astype(np.int64) - point).astype(np.float32) * np.float32(scale)
 
 
 def lower_squared_difference(graph: Graph, step: Step) -> None:

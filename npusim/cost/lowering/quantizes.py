@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from npusim.cost.lowering.elementwise import slopes_of
 from npusim.cost.lowering.graph import Graph, Link, Step
 from npusim.tensor import Quantization
 
@@ -23,6 +24,7 @@ _BEFORE: Final = (
     *(*_WEIGHTED, "MUL", "MINIMUM", "MAXIMUM", "ABS", "NEG", "MEAN", "SUM", "SOFTMAX"),
     *("SQUARED_DIFFERENCE", "PRELU", *_POOLS),
 )
+_PAIRS: Final = ("MUL", "MINIMUM", "MAXIMUM")
 _BEHIND: Final = (*_WEIGHTED, "ABS", "NEG", "MEAN", "SUM", *_POOLS)
 
 
@@ -48,6 +50,9 @@ def _reader(step: Step) -> Step | None:
     widens = ifm.value.dtype == "int8" and ofm.value.dtype == "int16"
     if ifm.value.dtype != ofm.value.dtype and (not widens or reader.kind in _POOLS):
         return None
+    if reader.kind in _PAIRS:
+        links = [link for link in reader.inputs if link.value is ofm.value]
+        return reader if len(links) == 1 and ifm.value.dtype == ofm.value.dtype else None
     return reader if reader.kind in _BEHIND and reader.ifm.value is ofm.value else None
 
 
@@ -60,7 +65,18 @@ def _writer(step: Step) -> Step | None:
         return writer
     if writer.kind in _POOLS and ifm.value.dtype != ofm.value.dtype:
         return None
+    if writer.kind == "PRELU" and not _ends_in_maximum(writer):
+        return None
     return writer if writer.kind in _BEFORE and _same_scales(ifm, ofm) else None
+
+
+def _ends_in_maximum(prelu: Step) -> bool:
+    assert prelu.op is not None
+    alpha = prelu.op.inputs[1]
+    if alpha is None or alpha.data is None:
+        return False
+    slopes = slopes_of(alpha)
+    return bool(slopes.min() < slopes.max() <= 1)
 
 
 def _numbers(link: Link) -> Quantization:

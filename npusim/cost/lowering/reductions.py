@@ -90,11 +90,12 @@ def lower_reduce_max(graph: Graph, step: Step) -> None:
         shape = (*link.shape[:axis], 1, *link.shape[axis + 1 :])
         last = position == len(axes) - 1
         name = step.ifm.value.name
-        ofm = step.ofm.seen(shape) if last else whole(Value(f"{name}_{axis}", shape, _dtype(step)))
+        ofm = step.ofm if last else whole(Value(f"{name}_{axis}", shape, _dtype(step)))
         if minimum:
             link = _inverted(graph, step, link)
-        pooled = whole(Value(f"{name}_{axis}_max", shape, _dtype(step))) if minimum else ofm
-        graph.add("reduce_max", [link], pooled, step, axis=axis, suffix=f"axis {axis}")
+        pooled = whole(Value(f"{name}_{axis}_max", ofm.shape, _dtype(step))) if minimum else ofm
+        from_end = axis - len(shape)
+        graph.add("reduce_max", [link], pooled, step, axis=from_end, suffix=f"axis {axis}")
         if minimum:
             _inverted(graph, step, pooled, ofm)
         link = ofm

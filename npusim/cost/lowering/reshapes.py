@@ -17,6 +17,20 @@ from npusim.cost.lowering.graph import Graph, Link, Step, Value, whole
 RESHAPING_KINDS: Final = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 
 
+def find_reshape(graph: Graph, step: Step) -> None:
+    """Make a TRANSPOSE that only moves axes of length 1 a reshape."""
+    del graph
+    assert step.op is not None
+    order = step.op.inputs[1]
+    assert order is not None
+    assert order.data is not None
+    shape = step.ifm.shape
+    axes = [int(axis) % len(shape) for axis in order.data.ravel()]
+    moved = [axis for axis in axes if shape[axis] > 1]
+    if moved == sorted(moved):
+        step.kind = "RESHAPE"
+
+
 def remove_reshapes(graph: Graph) -> None:
     """Take all reshapes out of a graph."""
     for step in graph.from_outputs():
