@@ -124,6 +124,9 @@ class Reader:
             fused = prefix == "ofm" and row["id"] not in self.last  # then stored as it is written
             if tensor is not None and tensor.n_elements == np.prod(shape) and not fused:
                 shape = (*(1,) * (4 - len(tensor.shape)), *tensor.shape)[-4:]
+            for one in self.maps:  # sums of what is named without "/Add"
+                if f"{one.name}/Add" == name and one.n_elements == np.prod(shape):
+                    shape = one.shape
             self.maps.append(FeatureMap(name, shape, dtype, **flags))
         return self.index[key]
 
