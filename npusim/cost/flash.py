@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from npusim._arguments import integer
@@ -49,7 +50,7 @@ class EncodedWeights:
             raise ConfigError(f"n_bytes must be a multiple of 16, got {self.n_bytes}")
         integer("ofm_block_depth", self.ofm_block_depth, 1, _BYTES_MAX)
         cuts = [integer("depth_slices", cut, 0, _BYTES_MAX) for cut in self.depth_slices]
-        rises = all(low < high for low, high in zip(cuts, cuts[1:], strict=False))
+        rises = all(low < high for low, high in pairwise(cuts))
         if len(cuts) < 2 or cuts[0] or not rises:
             raise ConfigError(f"depth_slices must rise from 0, got {self.depth_slices}")
 
@@ -60,9 +61,7 @@ class EncodedWeights:
         640
         """
         cores = range(integer("n_cores", n_cores, 1, N_CORES_MAX))
-        depths = [
-            high - low for low, high in zip(self.depth_slices, self.depth_slices[1:], strict=False)
-        ]
+        depths = [high - low for low, high in pairwise(self.depth_slices)]
         counts = [len(range(core, depth, n_cores)) for depth in depths for core in cores]
         return sum(scale_bytes(n) for n in counts if n)
 

@@ -41,10 +41,11 @@ def map_formats(program: Program | MemoryTable) -> npt.NDArray[np.int8]:
     >>> [FORMATS[i] for i in map_formats(Program("one", maps, (op,)))]
     ['NHWC', 'NHCWB16']
     """
-    from npusim.cost.memory_kernels import find_formats
+    from npusim.cost.memory_kernels import find_all_formats
 
     table = program if isinstance(program, MemoryTable) else memory_table(program)
     formats = np.empty(len(table.maps), np.int8)
-    agreed = np.empty((len(table.maps), 3), np.int64)
-    find_formats(table.accesses, table.maps, table.starts, agreed, formats)
+    most = np.diff(table.starts[:, 1]).max(initial=0)
+    agreed = np.empty((most, 3), np.int64)
+    find_all_formats(table.accesses, table.maps, table.starts, agreed, formats)
     return formats

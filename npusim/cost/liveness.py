@@ -205,8 +205,7 @@ def peak_bytes(table: MemoryTable, schedule: MemorySchedule | None = None) -> In
     n_maps, n_ops = len(table.maps), len(table.in_place)
     schedule = MemorySchedule.unbuffered(n_ops) if schedule is None else schedule
     most = np.diff(table.starts, axis=0).max(axis=0, initial=0)
-    ranges, _ = _room(int(most[1]), int(most[2]))
-    owners = np.empty((max(n_maps, int(most[1] + most[2])), 3), np.int64)
+    ranges, owners = _room(int(most[1]), int(most[2]))
     peaks = np.empty(table.n_programs, np.int64)
     find_peaks(
         *(table.accesses, table.maps, schedule.columns(table), table.starts),

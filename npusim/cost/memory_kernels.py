@@ -31,39 +31,46 @@ _NEVER = 1 << 62
 
 
 @kernel
-def padded_elements(map_: Any, brick: Any) -> Any:
-    """Elements of a map i64 [7] in memory, its depth padded if brick."""
-    depth = map_[3]
+def padded_elements(i: Any, maps: Any, brick: Any) -> Any:
+    """Elements of map i in memory, its depth padded if brick."""
+    depth = maps[i, 3]
     if brick:
         depth = (depth + _DEPTH_ALIGNMENT - 1) // _DEPTH_ALIGNMENT * _DEPTH_ALIGNMENT
-    return map_[0] * map_[1] * map_[2] * depth
+    return maps[i, 0] * maps[i, 1] * maps[i, 2] * depth
 
 
 @kernel
-def find_formats(accesses: Any, maps: Any, starts: Any, read: Any, formats: Any) -> Any:
-    """Fill formats; read i64 [n_maps, 3] is room for the width and depth that readers agree on."""
+def find_formats(accesses: Any, maps: Any, read: Any, formats: Any) -> Any:
+    """Fill formats of one program; read i64 [n_maps, 3] is room for what readers agree on."""
     for i in range(maps.shape[0]):
-        seen = maps[i, _FLAGS] != 0 or padded_elements(maps[i], True) > _ELEMENTS_MAX
+        seen = maps[i, _FLAGS] != 0 or padded_elements(i, maps, True) > _ELEMENTS_MAX
         formats[i] = 0 if seen else 1
         read[i, 0] = -1
+    for row in range(accesses.shape[0]):
+        i = accesses[row, _MAP]
+        if accesses[row, _NEEDS_NHWC]:
+            formats[i] = 0
+        if accesses[row, _ROLE] == _READS:
+            read[i, 0], read[i, 1] = accesses[row, _PART_WIDTH], accesses[row, _PART_DEPTH]
+    for row in range(accesses.shape[0]):
+        i = accesses[row, _MAP]
+        if formats[i] == 0 or read[i, 0] < 0 or accesses[row, _ROLE] == _WORKS_IN:
+            continue
+        same = accesses[row, _WIDTH] == read[i, 0] and accesses[row, _DEPTH] == read[i, 1]
+        if accesses[row, _ROLE] == _READS:
+            same &= accesses[row, _PART_WIDTH] == read[i, 0]
+            same &= accesses[row, _PART_DEPTH] == read[i, 1]
+        if not same:
+            formats[i] = 0
+
+
+@kernel
+def find_all_formats(accesses: Any, maps: Any, starts: Any, read: Any, formats: Any) -> Any:
+    """Fill formats of all programs; read i64 [n, 3], n the most maps of a program."""
     for program in range(starts.shape[0] - 1):
-        first, last, base = starts[program, 0], starts[program + 1, 0], starts[program, 1]
-        for row in range(first, last):
-            i = base + accesses[row, _MAP]
-            if accesses[row, _NEEDS_NHWC]:
-                formats[i] = 0
-            if accesses[row, _ROLE] == _READS:
-                read[i, 0], read[i, 1] = accesses[row, _PART_WIDTH], accesses[row, _PART_DEPTH]
-        for row in range(first, last):
-            i = base + accesses[row, _MAP]
-            if read[i, 0] < 0 or accesses[row, _ROLE] == _WORKS_IN:
-                continue
-            same = accesses[row, _WIDTH] == read[i, 0] and accesses[row, _DEPTH] == read[i, 1]
-            if accesses[row, _ROLE] == _READS:
-                same &= accesses[row, _PART_WIDTH] == read[i, 0]
-                same &= accesses[row, _PART_DEPTH] == read[i, 1]
-            if not same:
-                formats[i] = 0
+        a0, m0 = starts[program, 0], starts[program, 1]
+        a1, m1 = starts[program + 1, 0], starts[program + 1, 1]
+        find_formats(accesses[a0:a1], maps[m0:m1], read, formats[m0:m1])
 
 
 @kernel
@@ -82,10 +89,8 @@ def begin(n_bytes: Any, n: Any, ranges: Any) -> Any:
 
 @kernel
 def begin_map(i: Any, n: Any, maps: Any, formats: Any, ranges: Any, owners: Any) -> Any:
-    """Give map i a range if it has none; return the number of ranges."""
-    if owners[i, 0] >= 0:
-        return n
-    bits = padded_elements(maps[i], formats[i] == 1) * maps[i, _ELEMENT_BITS]
+    """Give map i a range; return the number of ranges."""
+    bits = padded_elements(i, maps, formats[i] == 1) * maps[i, _ELEMENT_BITS]
     owners[i, 0] = n
     return begin((bits + 8 * _QUANTUM - 1) // (8 * _QUANTUM) * _QUANTUM, n, ranges)
 
@@ -107,7 +112,6 @@ def can_replace(ifm: Any, ofm: Any, maps: Any, formats: Any, owners: Any) -> Any
 def join_buffer(op: Any, n: Any, ops: Any, time: Any, ranges: Any, owners: Any) -> Any:
     """Live ranges of an operation's weight buffer; owners begins with the operations."""
     for half in range(2):
-        owners[op, half] = -1
         if ops[op, _HALF + half] == 0:
             continue
         if ops[op, _BUFFER_OF] == op:
@@ -144,17 +148,21 @@ def find_ranges(accesses: Any, maps: Any, ops: Any, formats: Any, ranges: Any, o
                 i = accesses[row, _MAP]
                 reads = accesses[row, _ROLE] == _READS
                 if reads and can_replace(i, ofm, maps, formats, owners):
-                    n = begin_map(i, n, maps, formats, ranges, owners)
+                    if owners[i, 0] < 0:
+                        n = begin_map(i, n, maps, formats, ranges, owners)
                     owners[ofm, 0] = owners[i, 0]
                     break
-        n = join_buffer(op, n, ops, time, ranges, by_op)
+        by_op[op, 0], by_op[op, 1] = -1, -1
+        if ops[op, _HALF] or ops[op, _HALF + 1]:
+            n = join_buffer(op, n, ops, time, ranges, by_op)
         for row in range(first, last):
             i = accesses[row, _MAP]
             if maps[i, _FLAGS] & _IS_ELSEWHERE:
                 continue
-            n = begin_map(i, n, maps, formats, ranges, owners)
-            join(0 if maps[i, _FLAGS] & _IS_INPUT else time, 1, owners[i, 0], ranges)
-            join(time, 1, owners[i, 0], ranges)
+            if owners[i, 0] < 0:
+                n = begin_map(i, n, maps, formats, ranges, owners)
+            since = 0 if maps[i, _FLAGS] & _IS_INPUT else time
+            join(since, time + 1 - since, owners[i, 0], ranges)
             if row == first and ops[op, _ROLLING]:
                 ranges[owners[i, 0], 2] = ops[op, _ROLLING]
         if time == now:
@@ -194,11 +202,10 @@ def find_peaks(
     peaks: Any,
 ) -> Any:
     """Fill peaks i64 [n_programs]: bytes that each program needs at once; and formats."""
-    find_formats(accesses, maps, starts, owners, formats)
     for program in range(peaks.size):
         a0, m0, o0 = starts[program, 0], starts[program, 1], starts[program, 2]
         a1, m1, o1 = starts[program + 1, 0], starts[program + 1, 1], starts[program + 1, 2]
-        n, n_steps = find_ranges(
-            accesses[a0:a1], maps[m0:m1], ops[o0:o1], formats[m0:m1], ranges, owners
-        )
+        uses, own, form = accesses[a0:a1], maps[m0:m1], formats[m0:m1]
+        find_formats(uses, own, owners, form)
+        n, n_steps = find_ranges(uses, own, ops[o0:o1], form, ranges, owners)
         peaks[program] = peak(n, n_steps, ranges)

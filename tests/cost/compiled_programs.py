@@ -5,14 +5,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import regor_oracle as oracle
+from deep_networks import FAMILIES, DeepNetwork
+from random_networks import VARIANTS, RandomNetwork
 
 from npusim.cost.liveness import MemorySchedule
 from npusim.cost.program import FeatureMap, NpuOp, Program, View
-from npusim.formats.tflite_write import to_bytes
+from npusim.formats import load
 from npusim.network import Network
 
 KINDS = {
@@ -47,12 +51,6 @@ class Compiled:
     ranges: dict[Any, tuple[int, int, int, int]] = field(default_factory=dict)
     arena_bytes: int = 0
     flash_bytes: int = 0
-
-
-def compile_program(network: Network, npu: str, **options: Any) -> Compiled:
-    """Compile a network and read its program back."""
-    compiled = oracle.compile_model(to_bytes(network), npu, **options)
-    return Reader(compiled, network).read()
 
 
 class Reader:
@@ -126,6 +124,9 @@ class Reader:
             fused = prefix == "ofm" and row["id"] not in self.last  # then stored as it is written
             if tensor is not None and tensor.n_elements == np.prod(shape) and not fused:
                 shape = (*(1,) * (4 - len(tensor.shape)), *tensor.shape)[-4:]
+            for one in self.maps:  # sums of what is named without "/Add"
+                if f"{one.name}/Add" == name and one.n_elements == np.prod(shape):
+                    shape = one.shape
             self.maps.append(FeatureMap(name, shape, dtype, **flags))
         return self.index[key]
 
@@ -158,7 +159,8 @@ class Reader:
             name = self.given([t.name for t in self.network.inputs], shape, time)
             index = self.map(name, name, 0, row, prefix, is_input=True)
         elif not writers:
-            name = self.given([t.name for t in self.stored.values() if t.is_variable], shape, time)
+            names = [t.name for t in self.stored.values() if t.is_variable]
+            name = row["name"] if row["name"] in names else self.given(names, shape, time)
             index = self.map(name, name, time, row, prefix, is_variable=True)
         else:
             name = f"constant {writers}"
@@ -219,8 +221,12 @@ class Reader:
                 for i, one in enumerate(self.maps)
                 if one.name == tensor["name"] and self.times[i] in alive
             ]
-            found.sort(key=lambda i: abs(self.times[i] - numbers[0]))
+            found.sort(key=lambda i: (abs(self.times[i] - numbers[0]), self.misfit(i, numbers[3])))
             result.ranges[found[0] if found else tensor["name"]] = numbers
+
+    def misfit(self, i: int, n_bytes: int) -> int:
+        """How many bytes a map's elements are from what a tensor takes."""
+        return abs(self.maps[i].n_elements * self.maps[i].bits // 8 - n_bytes)
 
 
 def shape_of(row: Any, prefix: str) -> tuple[int, int, int, int]:
@@ -232,3 +238,37 @@ def part_of(row: Any, prefix: str) -> tuple[Any, Any]:
     """Offset and shape of the part that is used."""
     part = shape_of(row, f"{prefix}_slice")
     return (shape_of(row, f"{prefix}_offset"), part) if any(part) else (None, None)
+
+
+_NPUS = ("ethos-u55-32", "ethos-u55-64", "ethos-u55-128", "ethos-u55-256")
+_MACS_MAX = 30_000_000
+_SMALL_BYTES = 400_000
+_NOT_IN_TABLES = ("mww_",)
+"""Models of which the compiler's database keeps a part alone."""
+
+
+@cache
+def compiled_networks(n_seeds: int, first: int = 0) -> list[tuple[str, Network, Any]]:
+    """Random networks of every family with what the compiler makes of them, in turn for each NPU
+    and with weights in flash or in the memory of feature maps."""
+    found = []
+    for seed in range(first, first + n_seeds):
+        made = [(name, DeepNetwork) for name in FAMILIES] + [(n, RandomNetwork) for n in VARIANTS]
+        for number, (name, maker) in enumerate(made):
+            network = maker(np.random.default_rng((seed, number)), name).build()
+            if network.macs > _MACS_MAX:
+                continue
+            compiled = oracle.compile_model(network, _NPUS[seed % 4], sram_only=seed % 3 == 2)
+            if compiled.perf_report.npuOps:
+                found.append((f"{name} {seed}", network, compiled))
+    return found
+
+
+@cache
+def compiled_models(folder: Path) -> list[tuple[str, Network, Any]]:
+    """The small real models with what the compiler makes of them."""
+    return [
+        (path.stem, load(path), oracle.compile_model(path.read_bytes(), "ethos-u55-128"))
+        for path in sorted(folder.glob("*.tflite"))
+        if path.stat().st_size < _SMALL_BYTES and not path.stem.startswith(_NOT_IN_TABLES)
+    ]
