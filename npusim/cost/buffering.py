@@ -13,14 +13,14 @@ Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from npusim.cost import columns as col
-from npusim.cost.program import NpuOp, Program
+from npusim.cost.program import Program
 from npusim.cost.weight_sizes import WeightSizes
 
 Int64Array = npt.NDArray[np.int64]
@@ -31,8 +31,8 @@ Arrays = tuple[Int64Array, Float64Array, Float64Array]
 UNLIMITED_BYTES: Final = 1 << 30
 """The limit of a buffer where the arena has none."""
 BUFFERINGS: Final = ("none", "single", "double")
-SLICED_KINDS: Final = ("convolution", "depthwise", "product")
-"""Units whose weights may be cut."""
+
+_MOVING_KINDS: Final = ("copy", "transpose", "reverse", "tile")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,101 +69,233 @@ class WeightPlan:
         return total
 
 
-class Buffering:
-    """Plans the weights of a program's operations, one after the other.
+@dataclass(slots=True, eq=False)
+class Form:
+    """The form in which a program is executed: stripes, cascades, blocks and weights.
+
+    Attributes:
+        stripes: rows of the ofm that each operation computes at a time, int64 [n_ops].
+        blocks: int64 [n_ops, BLOCKS_COLUMNS], for stripes of that height.
+        plans: how each operation gets its weights.
+        cascade: last operation of the cascade that each one is part of, int64 [n_ops]; 0: none.
+        rolling_bytes: of the rolling buffer that its ifm is within a cascade, int64 [n_ops].
+        runs: how each operation runs with its weights in one piece where they are stored, int64
+            [n_ops, buffering_kernels.N_PERF].
+    """
+
+    stripes: Int64Array
+    blocks: Int64Array
+    plans: list[WeightPlan]
+    cascade: Int64Array
+    rolling_bytes: Int64Array
+    runs: Int64Array
+
+    def copy(self) -> Form:
+        """One that can be changed without changing this one."""
+        return Form(
+            *(self.stripes.copy(), self.blocks.copy(), list(self.plans)),
+            *(self.cascade.copy(), self.rolling_bytes.copy(), self.runs.copy()),
+        )
+
+    def starts_cascade(self, index: int) -> bool:
+        """Whether an operation is the first of its cascade."""
+        cascade = self.cascade[index]
+        return bool(cascade) and (index == 0 or self.cascade[index - 1] != cascade)
+
+
+@dataclass(slots=True, eq=False)
+class Usage:
+    """What is in the arena while each operation begins.
+
+    Attributes:
+        maps_bytes: feature maps, int64 [n_ops].
+        buffer_bytes: weight buffers, int64 [n_ops].
+    """
+
+    maps_bytes: Int64Array
+    buffer_bytes: Int64Array
+
+    @property
+    def total_bytes(self) -> Int64Array:
+        """Both together."""
+        return self.maps_bytes + self.buffer_bytes
+
+
+class Weights:
+    """Sizes and times of a program's weights, in any form.
 
     Args:
         program: the operations.
         rows: of `npusim.cost.rows`, int64 [n_ops, ROW_COLUMNS].
-        blocks: int64 [n_ops, BLOCKS_COLUMNS].
         places: int64 [n_ops, PLACE_COLUMNS], with the place of the buffer in each row.
         arrays: npu, rates and memories.
         sizes: of the weights.
-        limit_bytes: most that the arena may take.
-        used_bytes: of the arena while each operation runs, without buffers, int64 [n_ops].
     """
 
     def __init__(
         self,
         program: Program,
         rows: Int64Array,
-        blocks: Int64Array,
         places: Int64Array,
         arrays: Arrays,
         sizes: WeightSizes,
-        limit_bytes: int = UNLIMITED_BYTES,
-        used_bytes: Int64Array | None = None,
     ):
-        self.program, self.rows, self.blocks, self.places = program, rows, blocks, places
+        self.program, self.rows, self.places = program, rows, places
         self.arrays, self.sizes = arrays, sizes
-        self.limit_bytes = min(limit_bytes, UNLIMITED_BYTES)
-        n_ops = len(program.ops)
-        self.used_bytes = np.zeros(n_ops, np.int64) if used_bytes is None else used_bytes
-        self.plans: list[WeightPlan] = []
-        self._readers: dict[tuple[object, ...], int] = {}
-        for op in program.ops:
-            if op.weights is not None:
-                key = op.weights.key
-                self._readers[key] = self._readers.get(key, 0) + 1
 
-    def run(self) -> list[WeightPlan]:
-        """A plan for every operation, those without weights included."""
-        for index in range(len(self.program.ops)):
-            self.plans.append(self._plan(index))
-        return self.plans
+    def slices(self, index: int, block: Int64Array, depths: Sequence[int]) -> Int64Array:
+        """Bytes of weights, and of scales, of each depth slice, int64 [n_slices, 2]."""
+        op = self.program.ops[index]
+        if op.weights is None:
+            return np.zeros((len(depths) - 1, 2), np.int64)
+        bits = int(self.rows[index, col.IFM_BITS])
+        return self.sizes.slices(op, bits, int(block[col.OFM_BLOCK_DEPTH]), tuple(depths))
+
+    def fetches(self, index: int, block: Int64Array) -> int:
+        """How often the whole operation reads its weights."""
+        from npusim.cost.cycles_kernels import element_access
+
+        elements = np.empty(col.ACCESS_COLUMNS, np.int64)
+        element_access(self.rows[index], block, self.arrays[0], elements)
+        return int(elements[col.WEIGHT_FETCHES])
+
+    def cycles(self, index: int, block: Int64Array, depth: int | None = None) -> int:
+        """Cycles of an operation whose weights are not buffered, or of a first slice of it."""
+        from npusim.cost.cycles_kernels import op_cycles
+
+        row, places = self.rows[index].copy(), self.places[index].copy()
+        places[col.BUFFER_PLACE] = -1
+        if depth is not None:
+            row[col.OFM_DEPTH] = depth
+        cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
+        npu, rates, memories = self.arrays
+        op_cycles(row, block, npu, rates, memories, places, cycles)
+        return int(cycles[col.OP_CYCLES] - (0 if depth is None else cycles[col.DRAIN_CYCLES]))
+
+    def run(
+        self,
+        index: int,
+        block: Int64Array,
+        stripe: int,
+        depths: Sequence[int],
+        sizes: Int64Array,
+        slack_cycles: int = 0,
+        *,
+        staged: bool = False,
+        double: bool = False,
+    ) -> Int64Array:
+        """How an operation runs, int64 [N_PERF]; see `npusim.cost.buffering_kernels`."""
+        from npusim.cost import buffering_kernels as kernels
+
+        perf = np.empty(kernels.N_PERF, np.int64)
+        how = np.array([stripe, slack_cycles, staged, double], np.int64)
+        machine = (*self.arrays, self.places[index])
+        n_bytes = np.ascontiguousarray(sizes.sum(axis=1))
+        kernels.performance(
+            *(self.rows[index], block, machine, np.array(depths, np.int64), n_bytes, how, perf)
+        )
+        return perf
+
+    def unbuffered(self, index: int, block: Int64Array) -> WeightPlan:
+        """The plan of an operation that reads its weights where they are stored."""
+        depth = int(self.rows[index, col.OFM_DEPTH])
+        if not self.program.ops[index].on_npu:
+            return WeightPlan((0, depth), np.zeros((1, 2), np.int64), slack_bytes=0)
+        sizes = self.slices(index, block, (0, depth))
+        return WeightPlan((0, depth), sizes, slack_cycles=self.cycles(index, block))
+
+
+class Buffering:
+    """Plans the weights of operations, one after the other.
+
+    Args:
+        weights: of a program.
+        form: of it; its plans say what buffers `usage` counts already.
+        limit_bytes: most that the arena may take.
+        usage: of the arena; None: nothing.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        form: Form,
+        limit_bytes: int = UNLIMITED_BYTES,
+        usage: Usage | None = None,
+    ):
+        self.weights, self.program, self.form = weights, weights.program, form
+        self.limit_bytes = min(limit_bytes, UNLIMITED_BYTES)
+        n_ops = len(self.program.ops)
+        nothing = Usage(np.zeros(n_ops, np.int64), np.zeros(n_ops, np.int64))
+        self.usage = nothing if usage is None else usage
+        self.plans: dict[int, WeightPlan] = {}
+        self._readers: dict[tuple[object, ...], int] = {}
+        self._consumers: dict[int, int] = {}
+        for index, op in enumerate(self.program.ops):
+            if op.weights is not None:
+                self._readers[op.weights.key] = self._readers.get(op.weights.key, 0) + 1
+            for view in (op.ifm, op.ifm2):
+                if view is not None:
+                    self._consumers.setdefault(view.map, index)
+
+    def run(
+        self, first: int = 0, last: int | None = None, before: WeightPlan | None = None
+    ) -> list[WeightPlan]:
+        """Plans for operations first..last, those without weights included.
+
+        Args:
+            first, last: of the operations; all by default.
+            before: the plan of the operation before, if that is not the first.
+        """
+        if before is not None:
+            self.plans[first - 1] = before
+        end = len(self.program.ops) if last is None else last + 1
+        for index in range(first, end):
+            self.plans[index] = self._plan(index)
+            self.usage.buffer_bytes[index] += sum(self.plans[index].buffer_bytes)
+        return [self.plans[index] for index in range(first, end)]
 
     def _plan(self, index: int) -> WeightPlan:
         from npusim.cost import buffering_kernels as kernels
 
-        op, row = self.program.ops[index], self.rows[index]
-        depth = int(row[col.OFM_DEPTH])
+        op, block = self.program.ops[index], self.form.blocks[index]
+        plan = self.weights.unbuffered(index, block)
         if not op.on_npu:
-            return WeightPlan((0, depth), np.zeros((1, 2), np.int64))
-        limit = max(self.limit_bytes - int(self.used_bytes[index]), 0)
-        whole = (0, depth)
-        sizes = self._sizes(index, whole)
-        perf = self._performance(index, whole, sizes, 0, staged=False, double=False)
-        cycles = self._cycles(index)
+            return plan
+        counted = int(self.usage.buffer_bytes[index]) - sum(self.form.plans[index].buffer_bytes)
+        used = max(counted, 0) + int(self.usage.maps_bytes[index])
+        plan = replace(plan, slack_bytes=max(self.limit_bytes - used, 0))
         if op.weights is None:
-            return WeightPlan(whole, sizes, slack_cycles=cycles, slack_bytes=limit)
-        facts = self._facts(index, sizes, perf, limit)
-        plan = WeightPlan(
-            whole,
-            sizes,
-            transfer_cycles=int(facts[kernels.TRANSFER_CYCLES]),
-            slack_cycles=cycles,
-            slack_bytes=limit,
-        )
-        if self.places[index, col.BUFFER_PLACE] == self.places[index, col.CONSTANT_PLACE]:
+            return plan
+        facts = self._facts(index, plan)
+        plan = replace(plan, transfer_cycles=int(facts[kernels.TRANSFER_CYCLES]))
+        places = self.weights.places[index]
+        if places[col.BUFFER_PLACE] == places[col.CONSTANT_PLACE]:
             return plan
         way = kernels.choose_way(facts)
-        if way == kernels.UNBUFFERED:
-            return plan
-        depths: tuple[int, ...] = whole
+        depths: tuple[int, ...] | None = plan.depths
         if way == kernels.SLICED:
-            found = self._cut(index, facts)
-            if found is None:
-                return plan
-            depths = found
+            depths = self._cut(index, facts)
+        if way == kernels.UNBUFFERED or depths is None:
+            return plan
         return self._buffered(index, depths, facts, way == kernels.SHARED, plan)
 
     def _cut(self, index: int, facts: Float64Array) -> tuple[int, ...] | None:
         """Where the weights are cut; None where the slices would waste too much of their blocks."""
         from npusim.cost import buffering_kernels as kernels
 
+        block = self.form.blocks[index]
         depth, half = int(facts[kernels.OFM_DEPTH]), int(facts[kernels.LIMIT_BYTES]) // 2
         ratio = kernels.first_slice_ratio(facts)
-        if ratio >= 1.0:
-            return 0, depth
-        first = int(kernels.first_slice_depth(facts, ratio))
-        step = 0
         depths: tuple[int, ...] = (0, depth)
+        if ratio >= 1.0:
+            return depths
+        first, step = int(kernels.first_slice_depth(facts, ratio)), 0
         if first < depth:
-            step = int(kernels.next_slices_depth(facts, self._cycles(index, first)))
+            step = int(kernels.next_slices_depth(facts, self.weights.cycles(index, block, first)))
         while step:
             step = int(kernels.whole_blocks(facts, step))
             depths = (0, *range(first, depth, step), depth)
-            largest = int(self._sizes(index, depths).sum(axis=1).max())
+            largest = int(self.weights.slices(index, block, depths).sum(axis=1).max())
             if largest <= half or first == step == kernels.SPLIT_DEPTH:
                 break
             if step > first:
@@ -185,7 +317,8 @@ class Buffering:
         """The plan with a buffer, or `plan` where that does not fit or is slower."""
         from npusim.cost import buffering_kernels as kernels
 
-        sizes = self._sizes(index, depths)
+        block, stripe = self.form.blocks[index], int(self.form.stripes[index])
+        sizes = self.weights.slices(index, block, depths)
         totals = sizes.sum(axis=1)
         limit = int(facts[kernels.LIMIT_BYTES])
         halves = int(totals[::2].max()), int(totals[1::2].max(initial=0))
@@ -199,49 +332,79 @@ class Buffering:
         slack = int(facts[kernels.SLACK_CYCLES]) if before else 0
         if not before and kernels.starts_network(facts):
             slack = kernels.STARTUP_CYCLES
-        perf = self._performance(index, depths, sizes, slack, staged=True, double=double)
-        if not shared and not kernels.is_worth_it(facts, perf, len(sizes), sum(buffer)):
-            return plan
-        last = buffer[(len(sizes) - 1) % (2 if double else 1)]
-        return WeightPlan(
-            depths,
-            sizes,
-            buffer,
-            before,
-            plan.transfer_cycles,
-            int(perf[kernels.LAST_SLICE]),
-            plan.slack_bytes - last,
+        perf = self.weights.run(
+            *(index, block, stripe, depths, sizes, slack), staged=True, double=double
+        )
+        if not shared:
+            if facts[kernels.CAN_STAGE_IFM] and self._yields(index, perf, sum(buffer), plan):
+                return plan
+            if not kernels.is_worth_it(facts, perf, len(sizes), sum(buffer)):
+                return plan
+        return replace(
+            plan,
+            depths=depths,
+            n_bytes=sizes,
+            buffer_bytes=buffer,
+            pre_buffered=before,
+            slack_cycles=int(perf[kernels.LAST_SLICE]),
+            slack_bytes=plan.slack_bytes - buffer[(len(sizes) - 1) % (2 if double else 1)],
         )
 
-    def _facts(self, index: int, sizes: Int64Array, perf: Int64Array, limit: int) -> Float64Array:
+    def _yields(self, index: int, perf: Int64Array, buffer_bytes: int, plan: WeightPlan) -> bool:
+        """Whether the arena is better left to the ifm of the operation that reads the ofm."""
+        from npusim.cost import buffering_kernels as kernels
+
+        reader = self._consumers.get(self.program.ops[index].ofm.map)
+        if reader is None:
+            return False
+        run, next_run = self.form.runs[index], self.form.runs[reader]
+        room = self.plans[index - 1].slack_bytes if index - 1 in self.plans else 0
+        together = int(next_run[kernels.IFM_BYTES]) + int(perf[kernels.IFM_BYTES]) + buffer_bytes
+        return bool(
+            next_run[kernels.WEIGHT_READ] > 0
+            and next_run[kernels.IFM_READ] > 2 * next_run[kernels.WEIGHT_READ]
+            and not _runs_longest(next_run)
+            and next_run[kernels.IFM_BYTES] < plan.slack_bytes
+            and together > room
+            and (_runs_longest(run) or next_run[kernels.IFM_READ] > perf[kernels.IFM_READ])
+        )
+
+    def _facts(self, index: int, plan: WeightPlan) -> Float64Array:
         from npusim.cost import buffering_kernels as kernels
         from npusim.cost.cycles_kernels import copy_cycles, min_read_cycles
 
-        op, row, memories = self.program.ops[index], self.rows[index], self.arrays[2]
-        places = self.places[index]
+        op, row, memories = (
+            self.program.ops[index],
+            self.weights.rows[index],
+            self.weights.arrays[2],
+        )
+        form, places, run = self.form, self.weights.places[index], self.form.runs[index]
         stored, buffer = places[col.CONSTANT_PLACE], places[col.BUFFER_PLACE]
-        n_bytes = int(sizes.sum())
-        fetches = self._fetches(index)
-        before = self.plans[index - 1] if index else None
+        n_bytes, n_rows = int(plan.n_bytes.sum()), int(row[col.OFM_HEIGHT])
+        n_stripes = -(-n_rows // int(form.stripes[index])) if form.cascade[index] else 1
+        fetches = self.weights.fetches(index, form.blocks[index]) * n_stripes
+        before = self.plans.get(index - 1)
+        inside = form.cascade[index] and not form.starts_cascade(index)
+        sliceable = op.unit in ("convolution", "depthwise", "product") and not op.transposed
         facts = np.zeros(kernels.N_FACTS, np.float64)
         facts[kernels.OFM_DEPTH] = row[col.OFM_DEPTH]
-        facts[kernels.BLOCK_DEPTH] = self.blocks[index, col.OFM_BLOCK_DEPTH]
+        facts[kernels.BLOCK_DEPTH] = form.blocks[index, col.OFM_BLOCK_DEPTH]
         facts[kernels.WEIGHT_BYTES], facts[kernels.FETCHES] = n_bytes, fetches
         facts[kernels.TRANSFER_CYCLES] = copy_cycles(n_bytes, stored, buffer, memories)
         facts[kernels.STORED_CYCLES] = min_read_cycles(n_bytes, stored, memories) * fetches
         facts[kernels.BUFFER_CYCLES] = min_read_cycles(n_bytes, buffer, memories) * fetches
         facts[kernels.SLACK_CYCLES] = before.slack_cycles if before else 0
-        facts[kernels.SLACK_BYTES] = before.slack_bytes if before else limit
-        facts[kernels.LIMIT_BYTES] = limit
-        facts[kernels.CAN_SLICE] = op.unit in SLICED_KINDS and not op.transposed
-        facts[kernels.CAN_PRE_BUFFER] = index > 0 and self.program.ops[index - 1].on_npu
-        facts[kernels.STARTS_NPU] = index == 0 or not self.program.ops[index - 1].on_npu
+        facts[kernels.SLACK_BYTES] = before.slack_bytes if before else plan.slack_bytes
+        facts[kernels.LIMIT_BYTES] = plan.slack_bytes
+        facts[kernels.CAN_SLICE] = sliceable and not form.cascade[index]
+        facts[kernels.CAN_PRE_BUFFER] = index > 0 and not inside
+        facts[kernels.STARTS_NPU] = before is None or not self.program.ops[index - 1].on_npu
         facts[kernels.N_SHARING] = self._n_sharing(index)
-        facts[kernels.N_STRIPES] = 1
-        facts[kernels.RUN_CYCLES] = perf[kernels.RUN]
-        facts[kernels.READ_CYCLES] = perf[kernels.WEIGHT_READ]
-        facts[kernels.STAGED_IFM_CYCLES] = perf[kernels.STAGED_IFM_READ]
-        facts[kernels.CAN_STAGE_IFM] = self._is_computed(op.ifm.map)
+        facts[kernels.N_STRIPES] = n_stripes
+        facts[kernels.RUN_CYCLES] = run[kernels.RUN]
+        facts[kernels.READ_CYCLES] = run[kernels.WEIGHT_READ]
+        facts[kernels.STAGED_IFM_CYCLES] = run[kernels.STAGED_IFM_READ]
+        facts[kernels.CAN_STAGE_IFM] = self._is_computed(op.ifm.map) and not inside
         return facts
 
     def _n_sharing(self, index: int) -> int:
@@ -262,58 +425,14 @@ class Buffering:
     def _is_computed(self, map_index: int) -> bool:
         """Whether the NPU's operations compute a map, and do not only move data."""
         producers = [op for op in self.program.ops if op.ofm.map == map_index and op.on_npu]
-        return bool(producers) and producers[0].kind not in ("copy", "transpose", "reverse", "tile")
+        return bool(producers) and producers[0].kind not in _MOVING_KINDS
 
-    def _sizes(self, index: int, depths: Sequence[int]) -> Int64Array:
-        op = self.program.ops[index]
-        if op.weights is None:
-            return np.zeros((len(depths) - 1, 2), np.int64)
-        row, block = self.rows[index], self.blocks[index]
-        return self.sizes.slices(
-            op, int(row[col.IFM_BITS]), int(block[col.OFM_BLOCK_DEPTH]), tuple(depths)
-        )
 
-    def _fetches(self, index: int) -> int:
-        from npusim.cost.cycles_kernels import element_access
+def _runs_longest(run: Int64Array) -> bool:
+    """Whether an operation takes longer to run than its weights or its ifm to be read."""
+    from npusim.cost import buffering_kernels as kernels
 
-        elements = np.empty(col.ACCESS_COLUMNS, np.int64)
-        element_access(self.rows[index], self.blocks[index], self.arrays[0], elements)
-        return int(elements[col.WEIGHT_FETCHES])
-
-    def _cycles(self, index: int, depth: int | None = None) -> int:
-        """Cycles of an operation whose weights are not buffered, or of a first slice of it."""
-        from npusim.cost.cycles_kernels import op_cycles
-
-        row, places = self.rows[index].copy(), self.places[index].copy()
-        places[col.BUFFER_PLACE] = -1
-        if depth is not None:
-            row[col.OFM_DEPTH] = depth
-        cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
-        npu, rates, memories = self.arrays
-        op_cycles(row, self.blocks[index], npu, rates, memories, places, cycles)
-        return int(cycles[col.OP_CYCLES] - (0 if depth is None else cycles[col.DRAIN_CYCLES]))
-
-    def _performance(
-        self,
-        index: int,
-        depths: Sequence[int],
-        sizes: Int64Array,
-        slack_cycles: int,
-        *,
-        staged: bool,
-        double: bool,
-    ) -> Int64Array:
-        from npusim.cost import buffering_kernels as kernels
-
-        perf = np.empty(kernels.N_PERF, np.int64)
-        how = np.array([self.rows[index, col.OFM_HEIGHT], slack_cycles, staged, double], np.int64)
-        machine = (*self.arrays, self.places[index])
-        n_bytes = np.ascontiguousarray(sizes.sum(axis=1))
-        kernels.performance(
-            *(self.rows[index], self.blocks[index], machine),
-            *(np.array(depths, np.int64), n_bytes, how, perf),
-        )
-        return perf
+    return bool(run[kernels.RUN] > max(run[kernels.WEIGHT_READ], run[kernels.IFM_READ]))
 
 
 def _round_up(value: int, step: int) -> int:

@@ -12,10 +12,11 @@ compiler prints, which is an estimate itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import numpy as np
 
-from npusim._arguments import integer
+from npusim._arguments import choice, integer
 from npusim.cost import columns as col
 from npusim.cost.blocks import BlockConfig
 from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items
@@ -39,7 +40,10 @@ CpuCycles = Mapping[str, int] | Callable[[NpuOp], int]
 """Cycles, at the NPU's clock, of operations left to the CPU: by kind of the network's operation,
 or told by a function."""
 
-_CYCLES_MAX = 1 << 62
+OPTIMISATIONS: Final = ("performance", "size")
+"""What a schedule can be optimised for."""
+
+_CYCLES_MAX: Final = 1 << 62
 
 
 def estimate(
@@ -49,6 +53,8 @@ def estimate(
     memory_mode: str = DEFAULT_MEMORY_MODE,
     *,
     weights: WeightSizes | None = None,
+    optimise: str = "performance",
+    arena_limit_bytes: int | None = None,
     cpu_cycles: CpuCycles | None = None,
 ) -> Cost:
     """What one inference costs.
@@ -59,6 +65,10 @@ def estimate(
         system_config: preset name of the memories.
         memory_mode: preset name of what is kept in which memory.
         weights: tells what weights take in flash; None: exactly what Arm's compiler encodes.
+        optimise: "performance" or "size": whether an arena without limit may be as large as is
+            best for speed, or is to be as small as the compiler can make it.
+        arena_limit_bytes: most that the arena should take; like the compiler, the schedule may
+            need more, which `Cost.fits` then says.
         cpu_cycles: of operations that the NPU cannot execute; None: they are not in the total,
             which `Cost.notes` then says.
 
@@ -76,11 +86,19 @@ def estimate(
     target = npu if isinstance(npu, Machine) else machine(npu, system_config, memory_mode)
     program = network if isinstance(network, Program) else lower(network)
     sizes = ExactSizes(target.npu) if weights is None else weights
-    return cost_of(Scheduler(program, target, sizes).run(), cpu_cycles)
+    choice("optimise", optimise, OPTIMISATIONS)
+    if arena_limit_bytes is not None:
+        integer("arena_limit_bytes", arena_limit_bytes, 1, _CYCLES_MAX)
+    schedule = Scheduler(program, target, sizes).run(optimise, arena_limit_bytes)
+    return cost_of(schedule, cpu_cycles, arena_limit_bytes)
 
 
-def cost_of(schedule: Schedule, cpu_cycles: CpuCycles | None = None) -> Cost:
-    """The cost of a program whose schedule is known; `cpu_cycles` as in `estimate`."""
+def cost_of(
+    schedule: Schedule,
+    cpu_cycles: CpuCycles | None = None,
+    arena_limit_bytes: int | None = None,
+) -> Cost:
+    """The cost of a program whose schedule is known; the other arguments as in `estimate`."""
     program, target = schedule.program, schedule.target
     ops = tuple(_op_cost(schedule, index, cpu_cycles) for index in range(len(program.ops)))
     flash = _flash_bytes(schedule)
@@ -89,7 +107,7 @@ def cost_of(schedule: Schedule, cpu_cycles: CpuCycles | None = None) -> Cost:
         arena += flash
     streams = {
         op.weights.key: int(plan.n_bytes[:, 0].sum())
-        for op, plan in zip(program.ops, schedule.plans, strict=True)
+        for op, plan in zip(program.ops, schedule.form.plans, strict=True)
         if op.weights is not None
     }
     n_cpu_ops = sum(not op.on_npu for op in program.ops)
@@ -108,14 +126,15 @@ def cost_of(schedule: Schedule, cpu_cycles: CpuCycles | None = None) -> Cost:
         flash_bytes=flash,
         weights_encoded_bytes=sum(streams.values()),
         arena=_arena(schedule),
+        arena_limit_bytes=arena_limit_bytes,
         n_cpu_ops=n_cpu_ops,
         notes=_notes(schedule, n_cpu_ops, cpu_cycles),
     )
 
 
 def _op_cost(schedule: Schedule, index: int, cpu_cycles: CpuCycles | None) -> OpCost:
-    op, plan = schedule.program.ops[index], schedule.plans[index]
-    cycles, block = schedule.cycles.cycles[index], schedule.blocks[index, : col.BLOCK_COLUMNS]
+    op, plan = schedule.program.ops[index], schedule.form.plans[index]
+    cycles, block = schedule.cycles.cycles[index], schedule.form.blocks[index, : col.BLOCK_COLUMNS]
     n_weight_bytes, n_scale_bytes = plan.n_bytes.sum(axis=0).tolist()
     usage = schedule.ranges.usage_bytes
     return OpCost(
@@ -142,8 +161,8 @@ def _op_cost(schedule: Schedule, index: int, cpu_cycles: CpuCycles | None) -> Op
         pre_buffered=plan.pre_buffered,
         weight_buffer_bytes=sum(plan.buffer_bytes),
         sram_bytes=int(usage[schedule.ranges.op_time[index]]) if usage.size else 0,
-        cascade=0,
-        stripe_height=op.ofm.part[1],
+        cascade=int(schedule.form.cascade[index]),
+        stripe_height=int(schedule.form.stripes[index]),
         obstacle=op.obstacle,
     )
 
@@ -172,7 +191,7 @@ def _bound(schedule: Schedule, index: int) -> str:
         return "weight_dma"
     if op.unit == "elementwise":
         return "issue" if cycles[col.ISSUE_CYCLES] > cycles[col.OUTPUT_CYCLES] else "output"
-    extents, block = op.ofm.part[1:], schedule.blocks[index, : col.IFM_BLOCK_HEIGHT]
+    extents, block = op.ofm.part[1:], schedule.form.blocks[index, : col.IFM_BLOCK_HEIGHT]
     n_blocks = float(np.prod([max(e / b, 1.0) for e, b in zip(extents, block, strict=True)]))
     paces = {
         "mac": float(cycles[col.MAC_CYCLES]),
@@ -189,7 +208,7 @@ def _role(memory: str) -> str:
 
 def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
     """Bytes moved from and to each memory."""
-    op, plan, roles = schedule.program.ops[index], schedule.plans[index], schedule.roles
+    op, plan, roles = schedule.program.ops[index], schedule.form.plans[index], schedule.roles
     moved, maps = schedule.cycles.moved_bytes[index], schedule.program.maps
     n = len(roles.memories)
     read: list[dict[str, int]] = [{} for _ in range(n)]
@@ -232,7 +251,7 @@ def _flash_bytes(schedule: Schedule) -> int:
             int(plan.n_bytes[:, 0].sum()), plan.depths, int(block[col.OFM_BLOCK_DEPTH])
         )
         for op, plan, block in zip(
-            schedule.program.ops, schedule.plans, schedule.blocks, strict=True
+            schedule.program.ops, schedule.form.plans, schedule.form.blocks, strict=True
         )
     ]
     return flash_bytes(flash_items(schedule.program, encoded, schedule.target.npu.n_cores))

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a machine executes a program: blocks, weight buffers, the arena and the cycles of it all.
 
-The schedule is the one that Arm's compiler chooses where the arena has no limit: every operation
-runs as a whole, as fast as it can.
+The schedule is the one that Arm's compiler chooses: without a limit of the arena every operation
+runs as a whole, as fast as it can; with one, or for the least arena, `npusim.cost.cascades` cuts
+operations into stripes.
 
 Source: [VELA] regor 5.2.0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +19,8 @@ import numpy as np
 from npusim.cost import columns as col
 from npusim.cost.arena import Arena, allocate
 from npusim.cost.blocks import find_blocks
-from npusim.cost.buffering import Arrays, Buffering, WeightPlan
+from npusim.cost.buffering import Arrays, Buffering, Form, WeightPlan, Weights
+from npusim.cost.cascades import ArenaFitter, input_rows
 from npusim.cost.cycles import OpCycles, op_cycles
 from npusim.cost.formats import map_formats
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
@@ -61,8 +64,7 @@ class Schedule:
         target: on what.
         roles: its memories.
         rows: of the operations, with the bytes of their weights, int64 [n_ops, ROW_COLUMNS].
-        blocks: int64 [n_ops, BLOCKS_COLUMNS].
-        plans: how each operation gets its weights.
+        form: stripes, cascades, blocks and how each operation gets its weights.
         ranges: of the arena.
         arena: where they are.
         cycles: of each operation on its own.
@@ -74,8 +76,7 @@ class Schedule:
     target: Machine
     roles: MemoryRoles
     rows: Int64Array
-    blocks: Int64Array
-    plans: tuple[WeightPlan, ...]
+    form: Form
     ranges: LiveRanges
     arena: Arena
     cycles: OpCycles
@@ -96,28 +97,63 @@ class Scheduler:
     """
 
     def __init__(self, program: Program, target: Machine, sizes: WeightSizes):
-        self.program, self.target, self.sizes = program, target, sizes
+        self.program, self.target = program, target
         self.roles = MemoryRoles.of(target)
         self.table: MemoryTable = memory_table(program)
         self.formats = map_formats(self.table)
         formats = [int(value) for value in self.formats]
         rows = [row(op, program.maps, formats) for op in program.ops]
         self.rows = np.array(rows, np.int64).reshape(-1, col.ROW_COLUMNS)
-        self.blocks = find_blocks(self.rows, target.npu)
         memories = memory_array(self.roles.memories)
         self.arrays: Arrays = (npu_array(target.npu), rate_array(target.npu), memories)
         self.places = self._places()
+        self.weights = Weights(program, self.rows, self.places, self.arrays, sizes)
 
-    def run(self) -> Schedule:
-        """The schedule."""
-        args = (self.program, self.rows, self.blocks, self.places, self.arrays, self.sizes)
-        plans = tuple(Buffering(*args).run())
-        ranges = live_ranges(self.table, self.formats, self._memory_schedule(plans))
-        rows, cycles = self._measure(plans)
+    def run(self, optimise: str = "performance", limit_bytes: int | None = None) -> Schedule:
+        """The schedule.
+
+        Args:
+            optimise: "performance" or "size": whether the arena, where it has no limit, may be as
+                large as is best for speed, or is to be as small as possible.
+            limit_bytes: most that the arena should take; the schedule may need more.
+        """
+        whole = self.form(self.rows[:, col.OFM_HEIGHT])
+        form = whole.copy()
+        form.plans = Buffering(self.weights, form).run()
+        if optimise == "size" or limit_bytes is not None:
+            fitter = ArenaFitter(
+                *(self.program, self.table, self.formats, self.weights, self.form, self.live)
+            )
+            form = fitter.fit(whole, form, None if optimise == "size" else limit_bytes)
+        return self.measure(form)
+
+    def form(self, stripes: Int64Array) -> Form:
+        """The form in which every operation computes so many rows at a time, unbuffered."""
+        n_ops = len(self.program.ops)
+        blocks = find_blocks(striped_rows(self.rows, stripes), self.target.npu)
+        plans = [self.weights.unbuffered(index, blocks[index]) for index in range(n_ops)]
+        zeros = np.zeros(n_ops, np.int64)
+        form = Form(stripes.copy(), blocks, plans, zeros, zeros.copy(), self._no_runs())
+        for index, op in enumerate(self.program.ops):
+            if op.on_npu:
+                plan = plans[index]
+                form.runs[index] = self.weights.run(
+                    *(index, blocks[index], int(stripes[index]), plan.depths, plan.n_bytes)
+                )
+        return form
+
+    def live(self, form: Form) -> LiveRanges:
+        """Live ranges of the arena."""
+        return live_ranges(self.table, self.formats, self._memory_schedule(form))
+
+    def measure(self, form: Form) -> Schedule:
+        """The schedule of a form."""
+        ranges = self.live(form)
+        rows, cycles = self._measure(form)
         npu = np.array(
             [
-                self._npu_cycles(index, plans, int(cycles.cycles[index, col.OP_CYCLES]))
-                for index in range(len(plans))
+                self._npu_cycles(index, form.plans, int(cycles.cycles[index, col.OP_CYCLES]))
+                for index in range(len(form.plans))
             ],
             np.int64,
         )
@@ -125,9 +161,14 @@ class Scheduler:
         on_npu = np.array([op.on_npu for op in self.program.ops], bool)
         total = np.where(on_npu, np.maximum(npu, slowest), 0)
         return Schedule(
-            *(self.program, self.target, self.roles, rows, self.blocks, plans),
+            *(self.program, self.target, self.roles, rows, form),
             *(ranges, allocate(ranges), cycles, npu, total),
         )
+
+    def _no_runs(self) -> Int64Array:
+        from npusim.cost.buffering_kernels import N_PERF
+
+        return np.zeros((len(self.program.ops), N_PERF), np.int64)
 
     def _places(self) -> Int64Array:
         """Which memory each operation's maps, weights, buffer and scratch map are in."""
@@ -148,18 +189,18 @@ class Scheduler:
         places[:, col.SCRATCH_PLACE] = roles.feature_maps
         return places
 
-    def _memory_schedule(self, plans: tuple[WeightPlan, ...]) -> MemorySchedule:
-        zeros = np.zeros(len(plans), np.int64)
+    def _memory_schedule(self, form: Form) -> MemorySchedule:
+        plans = form.plans
         return MemorySchedule(
             np.array([plan.buffer_bytes for plan in plans], np.int64).reshape(-1, 2),
             np.array([plan.pre_buffered for plan in plans], np.int64),
             np.array([len(plan.depths) - 1 for plan in plans], np.int64),
             self._buffer_owners(plans),
-            zeros,
-            zeros,
+            form.cascade,
+            form.rolling_bytes,
         )
 
-    def _buffer_owners(self, plans: tuple[WeightPlan, ...]) -> Int64Array:
+    def _buffer_owners(self, plans: Sequence[WeightPlan]) -> Int64Array:
         """Whose buffer each operation uses: neighbours with the same weights in one piece share."""
         owners = np.arange(len(plans))
         on_npu = [index for index, op in enumerate(self.program.ops) if op.on_npu]
@@ -168,7 +209,7 @@ class Scheduler:
                 owners[index] = owners[before]
         return owners
 
-    def _share(self, before: int, index: int, plans: tuple[WeightPlan, ...]) -> bool:
+    def _share(self, before: int, index: int, plans: Sequence[WeightPlan]) -> bool:
         first, second = self.program.ops[before], self.program.ops[index]
         if first.weights is None or second.weights is None or not any(plans[index].buffer_bytes):
             return False
@@ -176,11 +217,11 @@ class Scheduler:
         whole = plans[before].depths == plans[index].depths and len(plans[index].depths) == 2
         return same and whole and plans[before].buffer_bytes == plans[index].buffer_bytes
 
-    def _measure(self, plans: tuple[WeightPlan, ...]) -> tuple[Int64Array, OpCycles]:
+    def _measure(self, form: Form) -> tuple[Int64Array, OpCycles]:
         """Rows with the bytes of weights, and the cycles of operations on their own."""
         rows, places = self.rows.copy(), self.places.copy()
-        copied = np.zeros(len(plans), np.int64)
-        for index, plan in enumerate(plans):
+        copied = np.zeros(len(form.plans), np.int64)
+        for index, plan in enumerate(form.plans):
             rows[index, [col.WEIGHT_BYTES, col.SCALE_BYTES]] = plan.n_bytes.sum(axis=0)
             if plan.buffering == "none":
                 places[index, col.BUFFER_PLACE] = -1
@@ -188,11 +229,11 @@ class Scheduler:
             hidden = int(plan.slice_bytes[0]) if plan.pre_buffered else 0
             copied[index] = max(int(plan.n_bytes[:, 0].sum()) - hidden, 0)
         measured = op_cycles(
-            rows, self.blocks, self.target.npu, self.roles.memories, places, dma_bytes=copied
+            rows, form.blocks, self.target.npu, self.roles.memories, places, dma_bytes=copied
         )
         return rows, measured
 
-    def _npu_cycles(self, index: int, plans: tuple[WeightPlan, ...], run_cycles: int) -> int:
+    def _npu_cycles(self, index: int, plans: Sequence[WeightPlan], run_cycles: int) -> int:
         """Cycles of an operation with the transfers of weights and table that it waits for."""
         from npusim.cost.cycles_kernels import copy_cycles
 
@@ -217,3 +258,14 @@ class Scheduler:
         read = int(np.float32(n_bytes) / np.float32(source.bytes_per_cycle))
         write = n_bytes // self.target.npu.axi_width_bytes
         return max(read + source.read_latency_cycles, write + source.write_latency_cycles)
+
+
+def striped_rows(rows: Int64Array, stripes: Int64Array) -> Int64Array:
+    """The rows of stripes of operations, as wide as these are."""
+    striped = rows.copy()
+    for index, n_rows in enumerate(stripes.tolist()):
+        if n_rows < rows[index, col.OFM_HEIGHT]:
+            need = input_rows(rows[index], n_rows)
+            striped[index, col.OFM_HEIGHT], striped[index, col.IFM_HEIGHT] = n_rows, need
+            striped[index, col.IFM2_HEIGHT] = min(need, int(rows[index, col.IFM2_HEIGHT]))
+    return striped
