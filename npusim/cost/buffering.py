@@ -105,20 +105,22 @@ class Form:
 
 @dataclass(slots=True, eq=False)
 class Usage:
-    """What is in the arena while each operation begins.
+    """What is in the arena over time.
 
     Attributes:
-        maps_bytes: feature maps, int64 [n_ops].
-        buffer_bytes: weight buffers, int64 [n_ops].
+        maps_bytes: feature maps, int64 [n_steps].
+        buffer_bytes: weight buffers, int64 [n_steps].
+        op_time: step at which each operation begins, int64 [n_ops].
     """
 
     maps_bytes: Int64Array
     buffer_bytes: Int64Array
+    op_time: Int64Array
 
-    @property
-    def total_bytes(self) -> Int64Array:
-        """Both together."""
-        return self.maps_bytes + self.buffer_bytes
+    def total_bytes(self, index: int) -> int:
+        """While operation `index` begins."""
+        time = self.op_time[index]
+        return int(self.maps_bytes[time] + self.buffer_bytes[time])
 
 
 class Weights:
@@ -225,7 +227,7 @@ class Buffering:
         self.weights, self.program, self.form = weights, weights.program, form
         self.limit_bytes = min(limit_bytes, UNLIMITED_BYTES)
         n_ops = len(self.program.ops)
-        nothing = Usage(np.zeros(n_ops, np.int64), np.zeros(n_ops, np.int64))
+        nothing = Usage(np.zeros(n_ops, np.int64), np.zeros(n_ops, np.int64), np.arange(n_ops))
         self.usage = nothing if usage is None else usage
         self.plans: dict[int, WeightPlan] = {}
         self._readers: dict[tuple[object, ...], int] = {}
@@ -251,7 +253,8 @@ class Buffering:
         end = len(self.program.ops) if last is None else last + 1
         for index in range(first, end):
             self.plans[index] = self._plan(index)
-            self.usage.buffer_bytes[index] += sum(self.plans[index].buffer_bytes)
+            time = self.usage.op_time[index]
+            self.usage.buffer_bytes[time] += sum(self.plans[index].buffer_bytes)
         return [self.plans[index] for index in range(first, end)]
 
     def _plan(self, index: int) -> WeightPlan:
@@ -261,8 +264,9 @@ class Buffering:
         plan = self.weights.unbuffered(index, block)
         if not op.on_npu:
             return plan
-        counted = int(self.usage.buffer_bytes[index]) - sum(self.form.plans[index].buffer_bytes)
-        used = max(counted, 0) + int(self.usage.maps_bytes[index])
+        time = self.usage.op_time[index]
+        others = int(self.usage.buffer_bytes[time]) - sum(self.form.plans[index].buffer_bytes)
+        used = max(others, 0) + int(self.usage.maps_bytes[time])
         plan = replace(plan, slack_bytes=max(self.limit_bytes - used, 0))
         if op.weights is None:
             return plan

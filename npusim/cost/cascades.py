@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from npusim.cost import columns as col
 from npusim.cost.buffering import Buffering, Form, Usage, WeightPlan, Weights
@@ -110,7 +111,7 @@ class ArenaFitter:
 
     program: Program
     table: MemoryTable
-    formats: Int64Array
+    formats: npt.NDArray[np.int8]
     weights: Weights
     make: Callable[[Int64Array], Form]
     live: Callable[[Form], LiveRanges]
@@ -192,12 +193,12 @@ class ArenaFitter:
         return Demand(local, ranges.usage_bytes[ranges.op_time] - local, ranges)
 
     def _usage(self, form: Form) -> Usage:
-        """What is in the arena when each operation begins."""
+        """What is in the arena over time."""
         unbuffered = form.copy()
         unbuffered.plans = [replace(plan, buffer_bytes=(0, 0)) for plan in form.plans]
         ranges, bare = self.live(form), self.live(unbuffered)
-        total, maps = ranges.usage_bytes[ranges.op_time], bare.usage_bytes[bare.op_time]
-        return Usage(maps.copy(), total - maps)
+        maps = bare.usage_bytes
+        return Usage(maps, ranges.usage_bytes - maps, ranges.op_time)
 
     def _build(
         self,
@@ -321,7 +322,7 @@ class ArenaFitter:
         """Give a cascade the highest stripes that fit."""
         first, last = cascade.first, cascade.last
         demand, usage = self._demand(form), self._usage(form)
-        parallel = max(0, int(usage.total_bytes[first]) - cascade.local_bytes)
+        parallel = max(0, usage.total_bytes(first) - cascade.local_bytes)
         inside = Demand(demand.local, demand.others.copy(), demand.ranges)
         ifm = primary_ifm(self.program, self.program.ops[first]).map
         kept = int(self._bytes[ifm]) if self._n_uses[ifm] > 1 else 0
@@ -358,7 +359,7 @@ class ArenaFitter:
         """The operation before a cascade, with the room that is free while it runs."""
         if first == 0:
             return None
-        free = limit_bytes - int(usage.total_bytes[first - 1])
+        free = limit_bytes - usage.total_bytes(first - 1)
         run_cycles = self.weights.cycles(first - 1, form.blocks[first - 1])
         on_npu = self.program.ops[first - 1].on_npu
         cycles = run_cycles if on_npu else 0
