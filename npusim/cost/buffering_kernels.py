@@ -76,9 +76,9 @@ def choose_way(facts: Any) -> Any:
     per_stripe = -(-hidden // facts[N_STRIPES])
     covered = hidden < facts[TRANSFER_CYCLES] // 20 or per_stripe < STARTUP_CYCLES
     shared = facts[N_SHARING] > 1
-    if fits and (shared or (not facts[CAN_SLICE] and (covered or first))):
-        if buffered < facts[STORED_CYCLES] or facts[RUN_CYCLES] <= facts[STORED_CYCLES]:
-            way = SHARED if shared else WHOLE
+    worth = buffered < facts[STORED_CYCLES] or facts[RUN_CYCLES] <= facts[STORED_CYCLES]
+    if fits and worth and (shared or (not facts[CAN_SLICE] and (covered or first))):
+        way = SHARED if shared else WHOLE
     return way
 
 

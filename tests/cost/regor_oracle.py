@@ -62,8 +62,8 @@ output_format=TFLite
 cop_format=COP1
 verbose_performance=true
 [scheduler]
-optimize=Performance
-arena_size_limit=4294967296
+optimize={optimise}
+arena_size_limit={limit}
 disable_feature={disabled}
 cpu_tensor_alignment=16
 tensor_allocator=HillClimb
@@ -73,7 +73,13 @@ Row = dict[str, Any]
 
 
 def compile_model(
-    model: Network | bytes, npu: str, *, slices: bool = True, sram_only: bool = False
+    model: Network | bytes,
+    npu: str,
+    *,
+    slices: bool = True,
+    sram_only: bool = False,
+    optimise: str = "performance",
+    limit_bytes: int = 1 << 32,
 ) -> Any:
     """What the compiler returns; without `slices` it cuts no layer to buffer its weights, with
     `sram_only` weights and feature maps are in the same memory."""
@@ -88,7 +94,11 @@ def compile_model(
         model,
         "TFLITE",
         system.format(macs=macs, n_cores=n_cores),
-        options=_OPTIONS.format(disabled="" if slices else "WeightBuffering"),
+        options=_OPTIONS.format(
+            disabled="" if slices else "WeightBuffering",
+            optimise=optimise.capitalize(),
+            limit=limit_bytes,
+        ),
         verbose=False,
     )
 
