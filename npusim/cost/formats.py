@@ -6,7 +6,8 @@ its depth is padded to a multiple of 16. Arm's compiler uses it for every featur
 
 - that the network's caller or the CPU sees, constants, and variables;
 - that an operation can use in NHWC alone: a part that begins inside 16 channels, columns with gaps,
-  transposition, sums of 32-bit elements over the depth;
+  transposition, turning round, products of two maps, copies of 32-bit elements and their sums over
+  the depth;
 - whose readers do not all read the width and depth that it is written with: views of a reshaped
   map, or parts along width or depth.
 """

@@ -35,8 +35,7 @@ IS_INPUT, IS_OUTPUT, IS_ELSEWHERE, IS_VARIABLE = 1, 2, 4, 8
 """Bits of a map's flags; elsewhere than in the arena are constants, and maps without elements."""
 
 _DEPTH_ALIGNMENT: Final = 16
-_NHWC_KINDS: Final = ("transpose",)
-_IN_PLACE_KINDS: Final = ("activation", "quantize")
+_NHWC_KINDS: Final = ("transpose", "matmul")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +155,10 @@ def _views(program: Program, op: NpuOp, written: set[int]) -> list[tuple[View, i
 
 def _goes_in_place(op: NpuOp) -> bool:
     """Whether every element of the ofm comes from the one at the same place of an ifm."""
-    return op.unit == "elementwise" or op.kind in _IN_PLACE_KINDS
+    if op.kind == "transpose":
+        return not op.transposed
+    moves = op.unit == "pooling" and op.kernel == (1, 1) and op.kind != "reverse"
+    return moves or op.unit == "elementwise"
 
 
 def _flags(one: FeatureMap) -> int:
@@ -174,4 +176,9 @@ def _needs_nhwc(program: Program, op: NpuOp, view: View, role: int) -> bool:
         return True
     if view.step[1] != 1 or (view.offset is not None and view.offset[3] % _DEPTH_ALIGNMENT):
         return True
-    return op.kind == "reduce_sum" and role == READS and program.maps[view.map].bits == 32
+    if op.kind == "reverse" and role == WRITES:
+        return True
+    bits = [program.maps[one.map].bits for one in (op.ifm, op.ofm)]
+    if op.kind == "copy":
+        return max(bits) == 32
+    return op.kind == "reduce_sum" and role == READS and bits[0] == 32

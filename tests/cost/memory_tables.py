@@ -29,7 +29,10 @@ def chain(*shapes: Any, kinds: Any = (), **flags: dict[int, Any]) -> Program:
     ]
     kinds = [*kinds, *["max_pool"] * (len(shapes) - 1 - len(kinds))]
     ops = [
-        NpuOp(f"op {i}", kind, View(i, shapes[i]), View(i + 1, shapes[i + 1]))
+        NpuOp(
+            *(f"op {i}", kind, View(i, shapes[i]), View(i + 1, shapes[i + 1])),
+            kernel=(2, 2) if kind.endswith("pool") else (1, 1),
+        )
         for i, kind in enumerate(kinds)
     ]
     return Program("chain", tuple(maps), tuple(ops))

@@ -40,14 +40,24 @@ class TestRules:
         program = chain(SHAPE, SHAPE, SHAPE, SHAPE, kinds=("max_pool", "cpu"))
         assert map_formats(program).tolist() == [NHCWB16, NHWC, NHWC, NHCWB16]
 
-    def test_transposition_knows_nhwc_alone(self):
-        program = chain(SHAPE, SHAPE, SHAPE, SHAPE, kinds=("max_pool", "transpose"))
+    @pytest.mark.parametrize("kind", ["transpose", "matmul"])
+    def test_some_kinds_know_nhwc_alone(self, kind):
+        program = chain(SHAPE, SHAPE, SHAPE, SHAPE, kinds=("max_pool", kind))
         assert map_formats(program).tolist() == [NHCWB16, NHWC, NHWC, NHCWB16]
 
     @pytest.mark.parametrize(("dtype", "wanted"), [("int32", NHWC), ("int8", NHCWB16)])
     def test_sums_over_depth_need_nhwc_for_32_bits(self, dtype, wanted):
         program = chain(SHAPE, SHAPE, SHAPE, kinds=("mul", "reduce_sum"), dtype={1: dtype})
         assert map_formats(program)[1] == wanted
+
+    def test_what_is_written_turned_round_is_nhwc(self):
+        program = chain(SHAPE, SHAPE, SHAPE, SHAPE, kinds=("conv", "reverse"))
+        assert map_formats(program).tolist() == [NHCWB16, NHCWB16, NHWC, NHCWB16]
+
+    @pytest.mark.parametrize(("dtype", "wanted"), [("int32", NHWC), ("int16", NHCWB16)])
+    def test_copies_of_32_bits_need_nhwc_on_both_sides(self, dtype, wanted):
+        program = chain(SHAPE, SHAPE, SHAPE, SHAPE, kinds=("conv", "copy"), dtype={2: dtype})
+        assert map_formats(program).tolist() == [NHCWB16, wanted, wanted, NHCWB16]
 
     @pytest.mark.parametrize(
         ("shape", "wanted"),

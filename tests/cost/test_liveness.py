@@ -90,13 +90,23 @@ class TestReplacement:
     def ranges(self, kind: str = "add", **flags: Any) -> LiveRanges:
         return live_ranges(chain(SHAPE, SHAPE, SHAPE, kinds=("max_pool", kind), **flags))
 
-    @pytest.mark.parametrize("kind", ["add", "abs", "mul", "activation", "quantize"])
+    @pytest.mark.parametrize("kind", ["add", "abs", "activation", "quantize", "copy", "transpose"])
     def test_an_ofm_takes_its_ifm_s_place(self, kind):
         assert self.ranges(kind).of_map.tolist() == [0, 1, 1]
 
-    @pytest.mark.parametrize("kind", ["max_pool", "copy", "conv", "cpu"])
+    @pytest.mark.parametrize("kind", ["max_pool", "average_pool", "conv", "cpu", "reverse"])
     def test_others_do_not(self, kind):
         assert self.ranges(kind).of_map.tolist() == [0, 1, 2]
+
+    def test_pools_of_one_element_do(self):
+        program = chain(SHAPE, SHAPE, SHAPE)
+        ops = (program.ops[0], replace(program.ops[1], kernel=(1, 1)))
+        assert live_ranges(replace(program, ops=ops)).of_map.tolist() == [0, 1, 1]
+
+    def test_transposition_does_only_if_it_exchanges_nothing(self):
+        program = chain(SHAPE, SHAPE, SHAPE, kinds=("conv", "transpose"))
+        ops = (program.ops[0], replace(program.ops[1], transposed=True))
+        assert live_ranges(replace(program, ops=ops)).of_map.tolist() == [0, 1, 2]
 
     @pytest.mark.parametrize(
         "flags",
