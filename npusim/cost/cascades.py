@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from npusim.cost import columns as col
 from npusim.cost.buffering import Buffering, Form, Usage, WeightPlan, Weights
-from npusim.cost.liveness import LiveRanges
+from npusim.cost.liveness import QUANTUM_BYTES, LiveRanges, map_bytes
 from npusim.cost.memory_table import MemoryTable
 from npusim.cost.program import NpuOp, Program, View
 from npusim.cost.rows import Int64Array
@@ -33,7 +33,6 @@ _CASCADED_KINDS: Final = (
     *("conv", "transpose_conv", "depthwise", "max_pool", "average_pool", "reduce_max"),
 )
 _DEPTH_ALIGNMENT: Final = 16
-_QUANTUM_BYTES: Final = 16
 
 
 def can_stripe(op: NpuOp) -> bool:
@@ -41,15 +40,19 @@ def can_stripe(op: NpuOp) -> bool:
     return (op.kind in _STRIPED_KINDS or op.unit == "elementwise") and not op.transposed
 
 
-def primary_ifm(program: Program, op: NpuOp) -> View:
-    """The operand that comes from the operation before in a cascade."""
+def primary_input(program: Program, op: NpuOp) -> int:
+    """0 or 1: the operand that comes from the operation before in a cascade."""
     if op.ifm2 is None or op.unit != "elementwise":
-        return op.ifm
-    constant = program.maps[op.ifm.map].is_constant
-    if constant and not program.maps[op.ifm2.map].is_constant:
-        return op.ifm2
-    broadcast = op.ifm.shape != op.ofm.shape and op.ifm2.shape == op.ofm.shape
-    return op.ifm2 if broadcast else op.ifm
+        return 0
+    constants = [program.maps[view.map].is_constant for view in (op.ifm, op.ifm2)]
+    if constants == [True, False]:
+        return 1
+    return int(op.ifm.shape != op.ofm.shape and op.ifm2.shape == op.ofm.shape)
+
+
+def primary_ifm(program: Program, op: NpuOp) -> View:
+    """That operand."""
+    return op.ifm2 if op.ifm2 is not None and primary_input(program, op) else op.ifm
 
 
 def input_rows(row: Int64Array, n_rows: int) -> int:
@@ -122,9 +125,8 @@ class ArenaFitter:
 
     def __post_init__(self) -> None:
         maps = self.program.maps
-        self._bytes = np.array(
-            [0 if m.is_constant else self._map_bytes(i) for i, m in enumerate(maps)], np.int64
-        )
+        constant = np.array([map_.is_constant for map_ in maps], bool)
+        self._bytes = np.where(constant, 0, map_bytes(self.table, self.formats))
         self._n_uses, self._n_writes = np.zeros((2, len(maps)), np.int64)
         self._reader = {}
         for index, op in enumerate(self.program.ops):
@@ -395,18 +397,12 @@ class ArenaFitter:
             needs = max(needs, own + int(demand.others[index]))
         return needs
 
-    def _map_bytes(self, index: int) -> int:
-        map_ = self.program.maps[index]
-        return self._stored_bytes(index, map_.shape)
-
     def _view_bytes(self, view: View) -> int:
-        return self._stored_bytes(view.map, view.shape)
-
-    def _stored_bytes(self, index: int, shape: tuple[int, int, int, int]) -> int:
-        batch, height, width, depth = shape
-        if self.formats[index] == col.NHCWB16:
+        """What a map takes in the shape that an operation sees."""
+        batch, height, width, depth = view.shape
+        if self.formats[view.map] == col.NHCWB16:
             depth = -(-depth // _DEPTH_ALIGNMENT) * _DEPTH_ALIGNMENT
-        return _aligned(batch * height * width * depth * self.program.maps[index].bits // 8)
+        return _aligned(batch * height * width * depth * self.program.maps[view.map].bits // 8)
 
 
 class _Others:
@@ -440,4 +436,4 @@ class _Others:
 
 
 def _aligned(n_bytes: int) -> int:
-    return -(-n_bytes // _QUANTUM_BYTES) * _QUANTUM_BYTES
+    return -(-n_bytes // QUANTUM_BYTES) * QUANTUM_BYTES

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim._arguments import integer_array
-from npusim.cost.formats import map_formats
+from npusim.cost.formats import NHCWB16, map_formats
 from npusim.cost.memory_table import Int64Array, MemoryTable, memory_table
 from npusim.cost.program import Program
 from npusim.errors import ConfigError
@@ -81,7 +81,9 @@ class MemorySchedule:
         buffer_of: the operation whose buffer is used, [n_ops]: its own number, or that of an
             earlier one with the same weights.
         cascade: number of the cascade that the operation is part of, [n_ops]; 0: none.
-        rolling_bytes: of the rolling buffer that its ifm is within a cascade, [n_ops]; 0: none.
+        rolling_bytes: of the rolling buffer that one of its inputs is within a cascade, [n_ops];
+            0: none.
+        rolling_input: which input that is, [n_ops], 0 or 1.
 
     Raises:
         ConfigError: an array is not of integers, has another length than the others or holds
@@ -94,6 +96,7 @@ class MemorySchedule:
     buffer_of: Int64Array
     cascade: Int64Array
     rolling_bytes: Int64Array
+    rolling_input: Int64Array
 
     def __post_init__(self) -> None:
         buffers = integer_array("buffer_bytes", self.buffer_bytes)
@@ -106,6 +109,7 @@ class MemorySchedule:
             ("buffer_of", 0, _BYTES_MAX),
             ("cascade", 0, _BYTES_MAX),
             ("rolling_bytes", 0, _BYTES_MAX),
+            ("rolling_input", 0, 1),
         ):
             array = integer_array(name, getattr(self, name)).astype(np.int64)
             if len(array) != len(buffers) or (array.ndim != 1 and name != "buffer_bytes"):
@@ -119,10 +123,11 @@ class MemorySchedule:
     def unbuffered(cls, n_ops: int) -> MemorySchedule:
         """Weights that are read where they lie, without cascades."""
         zeros, ones = np.zeros(n_ops, np.int64), np.ones(n_ops, np.int64)
-        return cls(np.zeros((n_ops, 2), np.int64), zeros, ones, np.arange(n_ops), zeros, zeros)
+        own = np.arange(n_ops)
+        return cls(np.zeros((n_ops, 2), np.int64), zeros, ones, own, zeros, zeros, zeros)
 
     def columns(self, table: MemoryTable) -> Int64Array:
-        """The rows that kernels take for the operations of a table, int64 [n_ops, 8].
+        """The rows that kernels take for the operations of a table, int64 [n_ops, 9].
 
         Raises:
             ConfigError: the table has another number of operations, or an operation uses the
@@ -140,8 +145,9 @@ class MemorySchedule:
                 f"buffer_of operation {own[op]} must be in 0..{own[op]}, got {self.buffer_of[op]}"
             )
         last_half = np.where(self.buffer_bytes[:, 1] > 0, (self.n_slices - 1) % 2, 0)
-        halves, rest = self.buffer_bytes.T, (self.buffer_of, self.cascade, self.rolling_bytes)
-        return np.column_stack((table.in_place, *halves, self.pre_buffered, last_half, *rest))
+        rest = (self.buffer_of, self.cascade, self.rolling_bytes, self.rolling_input)
+        buffers = (*self.buffer_bytes.T, self.pre_buffered, last_half)
+        return np.column_stack((table.in_place, *buffers, *rest))
 
 
 def live_ranges(
@@ -188,6 +194,14 @@ def live_ranges(
     start, end, n_bytes = ranges[:n_ranges, :3].T.copy()
     of_map, of_buffer, op_time = owners[:n_maps, 0], owners[n_maps:, :2], owners[n_maps:, 2]
     return LiveRanges(start, end, n_bytes, of_map, of_buffer, op_time, n_steps)
+
+
+def map_bytes(table: MemoryTable, formats: npt.ArrayLike) -> Int64Array:
+    """What each map takes in the arena, shape [n_maps]: a multiple of `QUANTUM_BYTES`."""
+    batch, height, width, depth, _, bits, _ = table.maps.T
+    padded = np.where(np.asarray(formats) == NHCWB16, -(-depth // 16) * 16, depth)
+    n_bits = batch * height * width * padded * bits
+    return -(-n_bits // (8 * QUANTUM_BYTES)) * QUANTUM_BYTES
 
 
 def peak_bytes(table: MemoryTable, schedule: MemorySchedule | None = None) -> Int64Array:

@@ -4,10 +4,10 @@
 accesses i64 [n_accesses, 8], maps i64 [n_maps, 7] and starts i64 [n_programs + 1, 3] are those of
 `npusim.cost.memory_table.MemoryTable`; formats i8 [n_maps]: 0 NHWC, 1 NHCWB16.
 
-ops i64 [n_ops, 8]: whether the ofm may take the place of an ifm; bytes of both halves of the weight
+ops i64 [n_ops, 9]: whether the ofm may take the place of an ifm; bytes of both halves of the weight
 buffer; whether the first half is filled early; the half that is used last; the operation that the
-buffer was made for; number of the cascade (0: none); bytes of the rolling buffer that the ifm is
-(0: none). ranges i64 [n, 4], n at least n_maps + 2 * n_ops + 3: start, end, bytes of live ranges,
+buffer was made for; number of the cascade (0: none); bytes of the rolling buffer that an input is
+(0: none), and which input. ranges i64 [n, 4], n at least n_maps + 2 * n_ops + 3: start, end, bytes of live ranges,
 and room for the bytes in use at each time step. owners i64 [n_maps + n_ops, 3]: of a map, its range
 or -1, how often it is read, how often written; of an operation, the ranges of both halves or -1,
 and its time step.
@@ -26,7 +26,16 @@ _IS_INPUT, _IS_OUTPUT, _IS_ELSEWHERE, _IS_VARIABLE = 1, 2, 4, 8
 _DEPTH_ALIGNMENT = 16
 _ELEMENTS_MAX = (1 << 31) - 1
 _QUANTUM = 16
-_IN_PLACE, _HALF, _EARLY, _LAST_HALF, _BUFFER_OF, _CASCADE, _ROLLING = 0, 1, 3, 4, 5, 6, 7
+_IN_PLACE, _HALF, _EARLY, _LAST_HALF, _BUFFER_OF, _CASCADE, _ROLLING, _ROLLING_INPUT = (
+    0,
+    1,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+)
 _NEVER = 1 << 62
 
 
@@ -163,7 +172,7 @@ def find_ranges(accesses: Any, maps: Any, ops: Any, formats: Any, ranges: Any, o
                 n = begin_map(i, n, maps, formats, ranges, owners)
             since = 0 if maps[i, _FLAGS] & _IS_INPUT else time
             join(since, time + 1 - since, owners[i, 0], ranges)
-            if row == first and ops[op, _ROLLING]:
+            if ops[op, _ROLLING] and row == first + ops[op, _ROLLING_INPUT]:
                 ranges[owners[i, 0], 2] = ops[op, _ROLLING]
         if time == now:
             now += 2

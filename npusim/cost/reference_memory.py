@@ -65,7 +65,7 @@ def live_ranges(
 ) -> Ranges:
     """The live ranges of a program; rows of `ops` as in `memory_kernels`."""
     result, times = Ranges([], {}, {}, 0), op_times(ops)
-    for op, (in_place, *halves, early, last_half, buffer_of, cascade, rolling) in enumerate(ops):
+    for op, (in_place, *halves, early, last_half, buffer_of, cascade, *rolling) in enumerate(ops):
         time = times[op]
         uses = [row for row in accesses if row[0] == op]
         if in_place and not cascade and uses:
@@ -85,8 +85,8 @@ def live_ranges(
                 continue
             one = _of_map(i, maps, formats, result)
             one.steps += [time, time + 1] + [0] * bool(flags & columns.IS_INPUT)
-            if rolling and number == 0:
-                one.n_bytes = rolling
+            if rolling[0] and number == rolling[1]:
+                one.n_bytes = rolling[0]
     end = max(times, default=-2) + 2
     for i, one in result.of_map.items():
         if maps[i][6] & columns.IS_OUTPUT:

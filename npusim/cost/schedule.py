@@ -20,7 +20,7 @@ from npusim.cost import columns as col
 from npusim.cost.arena import Arena, allocate
 from npusim.cost.blocks import find_blocks
 from npusim.cost.buffering import Arrays, Buffering, Form, WeightPlan, Weights
-from npusim.cost.cascades import ArenaFitter, input_rows
+from npusim.cost.cascades import ArenaFitter, input_rows, primary_input
 from npusim.cost.cycles import OpCycles, op_cycles
 from npusim.cost.formats import map_formats
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
@@ -198,6 +198,7 @@ class Scheduler:
             self._buffer_owners(plans),
             form.cascade,
             form.rolling_bytes,
+            np.array([primary_input(self.program, op) for op in self.program.ops], np.int64),
         )
 
     def _buffer_owners(self, plans: Sequence[WeightPlan]) -> Int64Array:

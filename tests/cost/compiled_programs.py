@@ -202,7 +202,7 @@ class Reader:
             np.array([row["ofm_depth_slices"].count("|") for row in self.rows], np.int64),
             own,
             np.array([int(row["cascade"]) for row in self.rows], np.int64),
-            nothing,
+            *(nothing, nothing),
         )
 
     def ranges(self, result: Compiled) -> None:

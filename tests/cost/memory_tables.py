@@ -81,6 +81,7 @@ def schedules(draw: Any, table: MemoryTable) -> MemorySchedule:
             owner = rows[-1][4] if shares else op
             early, n_slices = draw(st.integers(0, 1)), draw(st.integers(1, 4))
             rolling = 48 if cascade and draw(st.booleans()) else 0
-            rows.append([*halves, early, n_slices, owner, cascade, rolling])
-    table_rows = np.array(rows, np.int64).reshape(-1, 7)
+            which = draw(st.integers(0, 1))
+            rows.append([*halves, early, n_slices, owner, cascade, rolling, which])
+    table_rows = np.array(rows, np.int64).reshape(-1, 8)
     return MemorySchedule(table_rows[:, :2], *table_rows[:, 2:].T)

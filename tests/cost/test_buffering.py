@@ -26,7 +26,6 @@ from npusim.formats import load
 from npusim.hardware import machine
 from npusim.npu import names
 
-
 FACT_NAMES = (
     *("OFM_DEPTH", "BLOCK_DEPTH", "WEIGHT_BYTES", "FETCHES", "TRANSFER_CYCLES", "STORED_CYCLES"),
     *("BUFFER_CYCLES", "SLACK_CYCLES", "SLACK_BYTES", "LIMIT_BYTES", "CAN_SLICE"),
