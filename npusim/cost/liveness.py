@@ -201,7 +201,8 @@ def map_bytes(table: MemoryTable, formats: npt.ArrayLike) -> Int64Array:
     batch, height, width, depth, _, bits, _ = table.maps.T
     padded = np.where(np.asarray(formats) == NHCWB16, -(-depth // 16) * 16, depth)
     n_bits = batch * height * width * padded * bits
-    return -(-n_bits // (8 * QUANTUM_BYTES)) * QUANTUM_BYTES
+    n_bytes: Int64Array = -(-n_bits // (8 * QUANTUM_BYTES)) * QUANTUM_BYTES
+    return n_bytes
 
 
 def peak_bytes(table: MemoryTable, schedule: MemorySchedule | None = None) -> Int64Array:

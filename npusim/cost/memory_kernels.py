@@ -7,10 +7,10 @@ accesses i64 [n_accesses, 8], maps i64 [n_maps, 7] and starts i64 [n_programs + 
 ops i64 [n_ops, 9]: whether the ofm may take the place of an ifm; bytes of both halves of the weight
 buffer; whether the first half is filled early; the half that is used last; the operation that the
 buffer was made for; number of the cascade (0: none); bytes of the rolling buffer that an input is
-(0: none), and which input. ranges i64 [n, 4], n at least n_maps + 2 * n_ops + 3: start, end, bytes of live ranges,
-and room for the bytes in use at each time step. owners i64 [n_maps + n_ops, 3]: of a map, its range
-or -1, how often it is read, how often written; of an operation, the ranges of both halves or -1,
-and its time step.
+(0: none), and which input. ranges i64 [n, 4], n at least n_maps + 2 * n_ops + 3: start, end, bytes
+of live ranges, and room for the bytes in use at each time step. owners i64 [n_maps + n_ops, 3]: of
+a map, its range or -1, how often it is read, how often written; of an operation, the ranges of both
+halves or -1, and its time step.
 """
 
 from __future__ import annotations

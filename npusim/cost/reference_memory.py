@@ -65,7 +65,9 @@ def live_ranges(
 ) -> Ranges:
     """The live ranges of a program; rows of `ops` as in `memory_kernels`."""
     result, times = Ranges([], {}, {}, 0), op_times(ops)
-    for op, (in_place, *halves, early, last_half, buffer_of, cascade, *rolling) in enumerate(ops):
+    for op, row in enumerate(ops):
+        in_place, halves, (early, last_half, buffer_of) = row[0], row[1:3], row[3:6]
+        cascade, rolling_bytes, rolling_input = row[6:]
         time = times[op]
         uses = [row for row in accesses if row[0] == op]
         if in_place and not cascade and uses:
@@ -85,8 +87,8 @@ def live_ranges(
                 continue
             one = _of_map(i, maps, formats, result)
             one.steps += [time, time + 1] + [0] * bool(flags & columns.IS_INPUT)
-            if rolling[0] and number == rolling[1]:
-                one.n_bytes = rolling[0]
+            if rolling_bytes and number == rolling_input:
+                one.n_bytes = rolling_bytes
     end = max(times, default=-2) + 2
     for i, one in result.of_map.items():
         if maps[i][6] & columns.IS_OUTPUT:
