@@ -28,29 +28,25 @@ def lower_transpose(graph: Graph, step: Step) -> None:
     step.permutation = tuple(axis % rank for axis in constant_input(step.op, 1))
 
 
-def _is_native(order: Shape) -> bool:
-    n_missing = 4 - len(order)
-    return (*range(n_missing), *(axis + n_missing for axis in order)) in _NATIVE
-
-
 def merge_transposes(graph: Graph, step: Step) -> None:
     """Make one transpose of two, none of one that changes nothing."""
     del graph
     value = step.ifm.value
+    changes_nothing = step.permutation == tuple(range(len(step.permutation)))
+    if changes_nothing and not value.writers and not step.ofm.value.readers:
+        step.kind = "copy"
     if len(value.readers) != 1 or len(value.writers) != 1 or step.ifm.part is not None:
         return
     before = value.writers[0]
     if before.ofm.part is not None or before.kind == "cpu":
         return
-    if step.permutation == tuple(range(len(step.permutation))):
+    if changes_nothing:
         step.remove()
         before.write_instead(0, replace(step.ofm, shape=before.ofm.shape))
     elif before.kind == "transpose" and before.ofm.shape == step.ifm.shape:
-        order = tuple(before.permutation[axis] for axis in step.permutation)
-        if _is_native(order):
-            step.remove()
-            before.permutation = order
-            before.write_instead(0, step.ofm)
+        step.remove()
+        before.permutation = tuple(before.permutation[axis] for axis in step.permutation)
+        before.write_instead(0, step.ofm)
 
 
 def cut_transpose(graph: Graph, step: Step) -> list[Step]:
