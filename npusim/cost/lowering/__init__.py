@@ -16,6 +16,7 @@ from npusim.cost.lowering import (
     reductions,
     resizes,
     softmax,
+    transposes,
 )
 from npusim.cost.lowering.cuts import cut
 from npusim.cost.lowering.graph import Graph, Step
@@ -34,7 +35,7 @@ _EARLY: Final[Mapping[str, _Rule]] = {
     "QUANTIZE": quantizes.fuse_quantize,
     "PACK": copies.lower_pack,
     "TRANSPOSE": find_reshape,
-    "BATCH_MATMUL": reductions.lower_matmul,
+    "BATCH_MATMUL": reductions.turn_operands,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm.lower_lstm,
 }
 """What happens before reshapes are removed."""
@@ -56,8 +57,9 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "MEAN": reductions.lower_mean,
     "SUM": reductions.lower_sum,
     **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN"), reductions.lower_reduce_max),
+    "BATCH_MATMUL": reductions.lower_matmul,
     "ARG_MAX": reductions.lower_arg_max,
-    "TRANSPOSE": reductions.lower_transpose,
+    "TRANSPOSE": transposes.lower_transpose,
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), resizes.lower_resize),
     "MIRROR_PAD": copies.lower_mirror_pad,
     "TILE": copies.lower_tile,
@@ -66,6 +68,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
 _LATE: Final[Mapping[str, _Rule]] = {
     "CONCATENATION": copies.lower_concatenation,
     **dict.fromkeys(("PAD", "PADV2"), copies.lower_pad),
+    "transpose": transposes.merge_transposes,
     **dict.fromkeys(("add", "sub", "mul", "minimum", "maximum"), elementwise.repeat_operand),
 }
 """What happens after convolutions had a chance to take over pads."""

@@ -268,7 +268,7 @@ def _write_in_place(copy: Step) -> None:
     if len(value.readers) != 1 or len(value.writers) != 1 or value.is_output or value.is_input:
         return
     writer = value.writers[0]
-    if writer.kind in ("cpu", "copy") or writer.ofm.part is not None:
+    if writer.kind in ("cpu", "copy", "shift_right") or writer.ofm.part is not None:
         return
     if value.is_variable or value.dtype != copy.ofm.value.dtype:
         return

@@ -268,7 +268,8 @@ def _wide(graph: Graph, step: Step, link: Link, suffix: str) -> Link:
 def repeat_operand(graph: Graph, step: Step) -> None:
     """Give the first operand the ofm's shape if neither operand has it."""
     shape = step.ofm.taken
-    if any(same(link.taken, shape) for link in step.inputs):
+    ranks = [len(shape) - len(link.taken) for link in step.inputs]
+    if any((1,) * n + link.taken == shape for n, link in zip(ranks, step.inputs, strict=True)):
         return
     first = step.ifm
     repeated = step.ofm.value.like("_repeated", shape, first.value.dtype)

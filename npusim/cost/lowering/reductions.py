@@ -15,8 +15,6 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import numpy as np
-
 from npusim.cost.lowering import weights
 from npusim.cost.lowering.copies import around, constant_input
 from npusim.cost.lowering.elementwise import WORD_TABLE, codes, scalar
@@ -175,51 +173,47 @@ def lower_arg_max(graph: Graph, step: Step) -> None:
     graph.add("add", [number, scalar("zero", "int16")], ofm, step, suffix="widening")
 
 
-def lower_matmul(graph: Graph, step: Step) -> None:
-    """Make BATCH_MATMUL products of two feature maps."""
+def turn_operands(graph: Graph, step: Step) -> None:
+    """Give BATCH_MATMUL operands that it reads as they are."""
     op = step.op
     assert op is not None
-    shapes = [(1,) * (4 - len(link.shape)) + link.shape for link in (*step.inputs, step.ofm)]
-    rows = shapes[2][0] * shapes[2][1]
-    first, second, ofm = ((1, rows, *shape[-2:]) for shape in shapes)
-    left = step.inputs[0].seen(first)
-    if op.attributes.get("adj_x"):
-        left = _exchanged(graph, step, left)
-    right = step.inputs[1].seen(second)
-    if not op.attributes.get("adj_y"):
-        right = _exchanged(graph, step, right)
-    _product(graph, step, left, right, step.ofm.seen(ofm))
+    for index, name in enumerate(("adj_x", "adj_y")):
+        if op.attributes.get(name):
+            link = step.inputs[index]
+            step.read_instead(index, _exchanged(graph, step, link.seen(_three_axes(link.shape))))
+
+
+def lower_matmul(graph: Graph, step: Step) -> None:
+    """Make BATCH_MATMUL products of two feature maps."""
+    right = step.inputs[1].seen(_three_axes(step.inputs[1].shape))
+    _product(graph, step, step.ifm, _exchanged(graph, step, right, always=True))
 
 
 def lower_dynamic_product(graph: Graph, step: Step) -> None:
     """Make FULLY_CONNECTED with weights that are computed a product of two feature maps."""
-    shapes = [(1,) * (4 - len(link.shape)) + link.shape for link in (step.ifm, step.ofm)]
     weights_shape = step.inputs[1].shape
     right = step.inputs[1].seen((1, 1, weights_shape[0], weights_shape[-1]))
-    _product(graph, step, step.ifm.seen(shapes[0]), right, step.ofm.seen(shapes[1]))
+    _product(graph, step, step.ifm, right)
 
 
-def _product(graph: Graph, step: Step, left: Link, right: Link, ofm: Link) -> None:
+def _product(graph: Graph, step: Step, left: Link, right: Link) -> None:
     step.remove()
-    left, right, ofm = (
-        link.seen((1, math.prod(link.shape[:-2]), *link.shape[-2:])) for link in (left, right, ofm)
-    )
+    left, right, ofm = (link.seen(_three_axes(link.shape)) for link in (left, right, step.ofm))
     scratch = (*left.shape[:3], left.shape[3] + 1)
     graph.add("matmul", [left, right], ofm, step, scratch=scratch)
 
 
-def _exchanged(graph: Graph, step: Step, link: Link) -> Link:
+def _three_axes(shape: Shape) -> Shape:
+    """All axes before the last two as one."""
+    shape = (1,) * (3 - len(shape)) + shape
+    return (1, math.prod(shape[:-2]), *shape[-2:])
+
+
+def _exchanged(graph: Graph, step: Step, link: Link, *, always: bool = False) -> Link:
     """A link's value with its last axes exchanged."""
     shape = tuple(link.shape[axis] for axis in _EXCHANGED)
     turned = whole(link.value.like("_transposed", shape))
     turned.quantization = link.quantization
-    graph.add("transpose", [link], turned, step, permutation=_EXCHANGED, suffix="exchange")
+    kind = "transpose" if always or min(shape[-2:]) > 1 else "RESHAPE"
+    graph.add(kind, [link], turned, step, permutation=_EXCHANGED, suffix="exchange")
     return turned
-
-
-def lower_transpose(graph: Graph, step: Step) -> None:
-    """Make TRANSPOSE one of the hardware, whose axes are still in any order."""
-    assert step.op is not None
-    step.kind = "transpose"
-    rank = len(step.ifm.shape)
-    step.permutation = tuple(int(np.int64(axis)) % rank for axis in constant_input(step.op, 1))

@@ -68,7 +68,7 @@ def _copy(graph: Graph, reshape: Step) -> None:
     for reader in readers:
         for index, link in enumerate(reader.inputs):
             if link.value is ifm:
-                reader.read_instead(index, replace(link, value=copied, shape=copied.shape or ()))
+                reader.read_instead(index, replace(link, value=copied))
 
 
 def _rewrite(step: Step, old: Value, new: Value) -> None:

@@ -19,8 +19,10 @@ from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Window, whole
 
 
 def lower_resize(graph: Graph, step: Step) -> None:
-    """Make RESIZE_BILINEAR and RESIZE_NEAREST_NEIGHBOR a resize or a sum."""
-    if step.ifm.shape[1:3] == (1, 1):
+    """Make RESIZE_BILINEAR and RESIZE_NEAREST_NEIGHBOR a resize, a sum or a copy."""
+    if step.ifm.shape == step.ofm.shape:
+        step.kind = "copy"
+    elif step.ifm.shape[1:3] == (1, 1):
         zeros = constant("zeros", step.ofm.shape, step.ofm.value.dtype)
         step.read(zeros)
         step.kind = "add"

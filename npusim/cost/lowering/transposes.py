@@ -8,14 +8,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
-from npusim.cost.lowering.copies import around
+from npusim.cost.lowering.copies import around, constant_input
 from npusim.cost.lowering.graph import Graph, Link, Shape, Step, whole
 
 _NATIVE: Final = ((0, 1, 2, 3), (0, 2, 1, 3), (0, 1, 3, 2), (0, 3, 2, 1))
 Turn = tuple[Shape, int, int]
 """A shape and the two axes of it that are exchanged."""
+
+
+def lower_transpose(graph: Graph, step: Step) -> None:
+    """Make TRANSPOSE one of the hardware, whose axes are still in any order."""
+    del graph
+    assert step.op is not None
+    step.kind = "transpose"
+    rank = len(step.ifm.shape)
+    step.permutation = tuple(axis % rank for axis in constant_input(step.op, 1))
+
+
+def merge_transposes(graph: Graph, step: Step) -> None:
+    """Make one transpose of two, none of one that changes nothing."""
+    del graph
+    value = step.ifm.value
+    changes_nothing = step.permutation == tuple(range(len(step.permutation)))
+    if changes_nothing and not value.writers and not step.ofm.value.readers:
+        step.kind = "copy"
+    if len(value.readers) != 1 or len(value.writers) != 1 or step.ifm.part is not None:
+        return
+    before = value.writers[0]
+    if before.ofm.part is not None or before.kind == "cpu":
+        return
+    if changes_nothing:
+        step.remove()
+        before.write_instead(0, replace(step.ofm, shape=before.ofm.shape))
+    elif before.kind == "transpose" and before.ofm.shape == step.ifm.shape:
+        step.remove()
+        before.permutation = tuple(before.permutation[axis] for axis in step.permutation)
+        before.write_instead(0, step.ofm)
 
 
 def cut_transpose(graph: Graph, step: Step) -> list[Step]:
