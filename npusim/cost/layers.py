@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from npusim.cost.blocks import BlockConfig, MacGeometry, choose_block
-from npusim.cost.lowering import LOWERED_KINDS, lower
-from npusim.cost.placement import npu_obstacle
+from npusim.cost import columns as col
+from npusim.cost.blocks import BlockConfig, MacGeometry, find_blocks
+from npusim.cost.formats import map_formats
+from npusim.cost.lowering import program
+from npusim.cost.program import NpuOp
+from npusim.cost.rows import row
 from npusim.network import Network, Op
 from npusim.npu import NpuConfig, get
 
@@ -98,32 +100,38 @@ def weight_layers(network: Network, npu: str | NpuConfig = "ethos-u55-128") -> l
     >>> [(layer.name, layer.traversal) for layer in weight_layers(net.build(features))]
     [('conv_2d', 'part-kernel')]
     """
-    config = get(npu)
+    config, lowered = get(npu), program(network)
+    formats = [int(value) for value in map_formats(lowered)]
+    ops = [op for op in lowered.ops if op.weights is not None]
+    rows = np.array([row(op, lowered.maps, formats) for op in ops], np.int64)
+    blocks = find_blocks(rows.reshape(-1, col.ROW_COLUMNS), config)
     layers: list[WeightLayer] = []
     first: dict[tuple[object, ...], str] = {}
-    for op in network.ops:
-        if op.kind not in LOWERED_KINDS or npu_obstacle(op) is not None:
-            continue
-        for part in lower(network, op):
-            block = _block(part.geometry, config)
-            name = f"{op.name} ({part.suffix})" if part.suffix else op.name
-            key = _stream_key(op, part.suffix, part.geometry, block)
-            same_as = first.setdefault(key, name)
-            same_as = "" if same_as == name else same_as
-            layers.append(WeightLayer(name, op, part.geometry, block, same_as, _make=part.weights))
+    for op, numbers, block in zip(ops, rows, blocks, strict=True):
+        assert op.source is not None
+        assert op.weights is not None
+        assert op.weights.ohwi is not None
+        found = BlockConfig(*block[: col.BLOCK_COLUMNS].tolist())
+        earlier = first.setdefault((op.weights.key, found.ofm_block_depth), op.name)
+        same_as = "" if earlier == op.name else earlier
+        geometry = _geometry(op, numbers.tolist())
+        make = op.weights.ohwi
+        layers.append(WeightLayer(op.name, op.source, geometry, found, same_as, _make=make))
     return layers
 
 
-@lru_cache(maxsize=4096)
-def _block(geometry: MacGeometry, npu: NpuConfig) -> BlockConfig:
-    return choose_block(geometry, npu)
-
-
-def _stream_key(
-    op: Op, suffix: str, geometry: MacGeometry, block: BlockConfig
-) -> tuple[object, ...]:
-    """Equal for layers whose weight streams are the same because their weight tensors are."""
-    tensors = op.weight_tensors
-    source = (suffix, *(tensor.index for tensor in tensors)) if tensors else (suffix, op.name)
-    order = (geometry.traversal, geometry.ifm_bits, geometry.kernel, geometry.dilation)
-    return (*source, *order, block.ofm_block_depth)
+def _geometry(op: NpuOp, numbers: list[int]) -> MacGeometry:
+    """Sizes of an operation with weights, from its row."""
+    assert op.weights is not None
+    ifm, ofm = (
+        numbers[col.IFM_HEIGHT : col.IFM2_HEIGHT],
+        numbers[col.OFM_HEIGHT : col.KERNEL_HEIGHT],
+    )
+    return MacGeometry(
+        (ifm[0], ifm[1], ifm[2]),
+        (ofm[0], ofm[1], ofm[2]),
+        op.weights.traversal,
+        *(op.kernel, op.stride, op.dilation, op.upscale, op.nearest),
+        ifm_bits=numbers[col.IFM_BITS],
+        table=numbers[col.TABLE_BANKS] > 0,
+    )
