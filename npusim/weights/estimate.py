@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Estimates of a stream's size that do not search: from a histogram, or from one pass.
 
-For search tools that need many sizes: both assume one configuration for the whole tensor (regor:
-for each of its sections), which real weights come close to; the exact size is
-`npusim.weights.encoded_size`. How close is measured by ``benches/weight_stream.py``.
+For search tools that need many sizes: both assume one palette for the whole tensor (regor: for each
+of its sections) and few changes of configuration, which real weights come close to; the exact size
+is `npusim.weights.encoded_size`. How close is measured by ``benches/weight_stream.py``. The palette
+sections of the legacy encoder, which it makes of weights of few values, are not foreseen.
 """
 
 from __future__ import annotations
