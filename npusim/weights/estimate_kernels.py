@@ -26,6 +26,7 @@ BLOCK = 4096  # weights between possible changes
 LONG = 16  # zeros in a row that may be worth a change of configuration and one back
 SLICE = 35  # bits that a cut adds: a slice header and half a chunk each of weights and runs
 LIMIT = 1 << 40  # most weights of one value
+BAD_PADDING = -1000  # less the number of the row
 COUNTED = -2  # instead of a zdiv: the zero runs are counted elsewhere
 
 
@@ -104,34 +105,84 @@ def section_bits(blocks, totals, zero_runs, run_quotients, zdiv, regor, row, ent
 
 @kernel
 def bits_of_counts(counts, padding, section, regor):
-    # counts i64 [511] of values + 255 with `padding` zeros that stand together, the others spread
-    # evenly; sections of `section` weights at the most -> bits; 0 for no weights; -1 - i
-    # if count i is out of range
+    # counts i64 [511] of values + 255 without padding, whose zeros are spread evenly; padding
+    # i64 [n, 2]: lengths of runs of further zeros and how many there are; sections of `section`
+    # weights at the most -> bits; 0 for no weights; -1 - i if count i is out of range,
+    # BAD_PADDING - i if row i of padding is
     row = np.zeros(10, np.int64)
     entries = np.empty(32, np.int64)
     quotients = np.zeros(4, np.int64)
-    total = 0
+    blocks = np.empty((1, 511), np.int64)
+    totals = blocks[0]
+    total, added = 0, 0
+    for at in range(padding.shape[0]):
+        length, n = padding[at, 0], padding[at, 1]
+        if min(length, n) < 1 or n > (LIMIT - added) // length:
+            return BAD_PADDING - at
+        added += length * n
     for value in range(511):
-        if counts[value] < 0 or counts[value] > LIMIT:
+        totals[value] = counts[value] + (added if value == 255 else 0)
+        if counts[value] < 0 or totals[value] > LIMIT:
             return -1 - value
-        total += counts[value]
+        total += totals[value]
     if total == 0:
         return 0
-    zeros = counts[255]
-    spread = max(zeros - padding, 0)
-    others = total - zeros
-    share = spread / max(1, total - padding)
-    in_runs = padding + np.int64(spread * (1 - (1 - share) ** 2))
-    zero_runs = zero_runs_pay(counts, in_runs, regor)
+    others = total - totals[255]
+    share = counts[255] / max(1, total - added)
+    # zeros that outnumber all else stand in runs: there are many, or whole channels are zero
+    zero_runs = zero_runs_pay(totals, totals[255], regor)
     for zdiv in range(4):
         longer = share ** (1 << zdiv)  # that a run goes on for 1 << zdiv zeros more
-        quotients[zdiv] = np.int64((others + 1) * longer / (1 - longer) if share < 1 else 0)
-        quotients[zdiv] += (padding if share < 1 else zeros) >> zdiv
-    blocks = counts.reshape((1, 511))
+        quotients[zdiv] = np.int64((others + 1) * longer / (1 - longer)) if share < 1 else 0
+        if others == 0:
+            quotients[zdiv] = totals[255] >> zdiv
+        else:
+            for at in range(padding.shape[0]):
+                quotients[zdiv] += padding[at, 1] * (padding[at, 0] >> zdiv)
     zdiv = np.int64(0 if regor and others == 0 else -1)  # regor begins with zdiv 0 at a run of 0
-    bits = section_bits(blocks, counts, zero_runs, quotients, zdiv, regor, row, entries)
+    own_bits = 0
+    if zero_runs and others and not regor:
+        own_bits, zdiv = legacy_padding_bits(others, quotients, padding), np.int64(COUNTED)
+    bits = section_bits(blocks, totals, zero_runs, quotients, zdiv, regor, row, entries) + own_bits
+    if not zero_runs:
+        n_long, zeros = 0, 0
+        for at in range(padding.shape[0]):
+            if padding[at, 0] >= LONG:
+                n_long += padding[at, 1]
+                zeros += padding[at, 0] * padding[at, 1]
+        if n_long:
+            cost = np.int64(zero_bits(row, entries))
+            with_own = totals.copy()
+            blocks[0, 255] -= zeros
+            apart = section_bits(blocks, with_own, zero_runs, quotients, zdiv, regor, row, entries)
+            change = SWITCH + (SLICE if regor else 0)  # regor has lost SWITCH bits by then
+            bits = min(bits, apart + zeros * cost + n_long * 2 * change)
     more = (total - 1) // section  # each further section has a header and a palette of its own
     return bits + more * (HEADERS + row[N_ENTRIES] * row[PALETTE_BITS])
+
+
+@kernel
+def legacy_padding_bits(others, run_quotients, padding):
+    # others + 1 zero runs, run_quotients i64 [4]: their sums of run >> zdiv; of these, runs of
+    # padding i64 [n, 2] as in bits_of_counts -> bits, with changes of zdiv that are planned for a
+    # run of padding alone but come one run late (legacy_run_bits)
+    least, real = np.int64(1 << 60), np.int64(0)
+    for zdiv in range(4):
+        planned = run_quotients[zdiv] + (others + 1) * (1 + zdiv)
+        taken = planned
+        for at in range(padding.shape[0]):
+            length = padding[at, 0]
+            saved, best = np.int64(0), zdiv
+            for other in range(4):
+                here = (length >> zdiv) + zdiv - (length >> other) - other
+                if here > saved:
+                    saved, best = here, other
+            if saved > 2 * SWITCH:
+                planned -= padding[at, 1] * (saved - 2 * SWITCH)
+                taken += padding[at, 1] * (2 * SLICE + best - zdiv)
+        if planned < least:
+            least, real = planned, taken
+    return real + 6  # half a chunk of padding
 
 
 @kernel
