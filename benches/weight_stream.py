@@ -80,15 +80,24 @@ def synthetic(n: int = 400_000) -> dict[str, Values]:
     return {name: values.astype(np.int16) for name, values in data.items()}
 
 
-def models(folder: Path) -> dict[str, list[tuple[npt.NDArray[np.int16], Values]]]:
-    """Weights and their stream order, layer by layer, of each model with weights on the NPU."""
+class Layer(NamedTuple):
+    """Weights of a layer, their stream order, and the runs of zeros that it adds."""
+
+    weights: npt.NDArray[np.int16]
+    values: Values
+    padding: npt.NDArray[np.int64]
+
+
+def models(folder: Path) -> dict[str, list[Layer]]:
+    """Layer by layer, each model with weights on the NPU."""
     found = {}
     for path in sorted(folder.glob("*.tflite")):
         layers = []
         for layer in weight_layers(npusim.load(path), NPU):
             weights = layer.weights_ohwi()
             values = npusim.weights.reorder(weights, NPU, **layer.reorder_options)
-            layers.append((weights, values))
+            padding = npusim.weights.padding_runs(weights.shape, NPU, **layer.reorder_options)
+            layers.append(Layer(weights, values, padding))
         if layers:
             found[path.stem] = layers
     return found
@@ -168,12 +177,13 @@ def identity_row(tensors: list[Values]) -> Row:
     )
 
 
-def tight_rows(found: dict[str, list[tuple[Any, Values]]]) -> list[Row]:
+def tight_rows(found: dict[str, list[Layer]]) -> list[Row]:
     """Tight streams over legacy ones: each model's, and all together."""
     ratios, sums = {}, np.zeros(2, np.int64)
     for name, layers in found.items():
         sizes = [
-            (encoded_size(values, "tight"), encoded_size(values, "legacy")) for _, values in layers
+            (encoded_size(layer.values, "tight"), encoded_size(layer.values, "legacy"))
+            for layer in layers
         ]
         total = np.sum(sizes, axis=0)
         ratios[name] = total[0] / total[1]
@@ -190,7 +200,7 @@ def tight_rows(found: dict[str, list[tuple[Any, Values]]]) -> list[Row]:
     return rows
 
 
-def estimate_rows(found: dict[str, list[tuple[Any, Values]]]) -> list[Row]:
+def estimate_rows(found: dict[str, list[Layer]]) -> list[Row]:
     """Errors of both estimates: layers of 2,000 weights or more, and model totals."""
     rows = []
     for kind in ("stream", "histogram"):
@@ -198,12 +208,11 @@ def estimate_rows(found: dict[str, list[tuple[Any, Values]]]) -> list[Row]:
             errors, totals = [], {}
             for name, layers in found.items():
                 exact = guess = 0
-                for weights, values in layers:
+                for weights, values, padding in layers:
                     size = encoded_size(values, encoder)
                     if kind == "stream":
                         about = estimate_size(values, encoder)
                     else:
-                        padding = values.size - weights.size
                         about = estimate_size_from_counts(value_counts(weights), padding, encoder)
                     exact, guess = exact + size, guess + about
                     if values.size >= 2000:
@@ -221,7 +230,8 @@ def estimate_rows(found: dict[str, list[tuple[Any, Values]]]) -> list[Row]:
 def histogram_row() -> Row:
     """Time of an estimate from counts, which does not depend on the tensor's size."""
     counts = value_counts(synthetic()["Laplace b=8"])
-    call = over(estimate_size_from_counts, [counts] * 1000)
+    padding = npusim.weights.padding_runs((128, 1, 1, 257))
+    call = over(estimate_size_from_counts, [counts] * 1000, padding)
     return Row("estimate from a histogram", "30 µs", f"{1e3 * seconds([call], 5)[0]:.1f} µs", "")
 
 
@@ -250,7 +260,7 @@ def main() -> None:
     rows = []
     if options.models:
         found = models(options.models)
-        tensors = [values for layers in found.values() for _, values in layers]
+        tensors = [layer.values for layers in found.values() for layer in layers]
         rows += [identity_row(tensors), *speed_rows("models", tensors, options.repeat, real=True)]
         rows += [python_decode_row(tensors, options.repeat)]
         rows += [*tight_rows(found), *estimate_rows(found)]

@@ -55,7 +55,19 @@ def integer_array(what: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
         raise ConfigError(f"{what} must form one array, got rows of unequal length") from None
     if array.dtype.kind not in "iu":
         raise ConfigError(f"{what} must hold integers, got dtype {array.dtype}")
+    if _has_bool(values):  # numpy takes one beside integers for 0 or 1
+        raise ConfigError(f"{what} must hold integers, got a bool among them")
     return array
+
+
+def _has_bool(values: Any) -> bool:
+    """Whether a list or tuple, nested or not, has a bool in it."""
+    if not isinstance(values, (list, tuple)):
+        return False
+    kinds = set(map(type, values))
+    if kinds & {bool, np.bool_}:
+        return True
+    return bool(kinds & {list, tuple}) and any(map(_has_bool, values))
 
 
 def real_array(what: str, values: npt.ArrayLike, low: float, high: float) -> npt.NDArray[Any]:

@@ -15,8 +15,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -161,9 +162,10 @@ def _run_in_workers(
     stop = context.Event()
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(stop,))
     try:
-        futures: list[Future[dict[str, Any] | None]] = [
-            pool.submit(_run_cell, cell, directory, make_evaluator) for cell in cells
-        ]
+        with deaf_children():
+            futures: list[Future[dict[str, Any] | None]] = [
+                pool.submit(_run_cell, cell, directory, make_evaluator) for cell in cells
+            ]
         waiting: set[Future[dict[str, Any] | None]] = set(futures)
         while waiting:
             done, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
@@ -175,6 +177,22 @@ def _run_in_workers(
     finally:
         stop.set()  # after an interrupt, workers end with the trial they are at
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes that are started inside never hear of Ctrl-C; this one does, at the block's end.
+
+    Where signals cannot be blocked (Windows), it has no effect.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _stop: Event

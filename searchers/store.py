@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run directory: what the run is, and its trials, kept as they finish.
 
-``run.json`` names the run and is written once; ``trials.jsonl`` has one line a trial, appended and
-flushed to disk before the searcher learns of it. A process killed at any moment loses the trial it
-was evaluating and nothing else; half a line at the end is cut off by the next run.
+``run.json`` names the run and is written once, before anything else; ``trials.jsonl`` has one line
+a trial, appended and flushed to disk before the searcher learns of it. A process killed at any
+moment loses the trial it was evaluating and nothing else; half a line at the end is cut off by the
+next run. The directory itself is what is locked, so no file has to be there for that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -83,20 +85,22 @@ class RunStore:
     """
 
     def __init__(self, directory: Path, space: Space, identity: Mapping[str, Any]):
-        exists = check_identity(directory, identity)
+        check_identity(directory, identity)  # a refusal leaves nothing behind
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self._file = (directory / "trials.jsonl").open("ab")
-        try:
-            _lock(self._file.fileno(), directory)
-            if not exists:
+        with ExitStack() as undo:
+            lock = _lock(directory)
+            if lock is not None:
+                undo.callback(os.close, lock)
+            if not check_identity(directory, identity):  # again: now nobody else can make it one
                 header = {"format": RUN_FORMAT, "version": RUN_VERSION, **identity}
                 header |= {"npusim": __version__, "definition": space.definition()}
                 write_json(directory / "run.json", header)
+            self._file = undo.enter_context((directory / "trials.jsonl").open("ab"))
+            if lock is not None:
+                os.fsync(lock)  # the names of both files
             self._trials = self._read(space)
-        except BaseException:
-            self._file.close()
-            raise
+            self._close = undo.pop_all()
 
     def _read(self, space: Space) -> list[Trial]:
         path = self.directory / "trials.jsonl"
@@ -140,7 +144,7 @@ class RunStore:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self._close.close()
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
@@ -167,10 +171,14 @@ def trial_from_json(space: Space, found: Mapping[str, Any]) -> Trial:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that is always either the old one or the whole new one."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is always either the old one or the whole new one."""
     part = path.with_name(path.name + ".part")
     with part.open("w") as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
@@ -187,14 +195,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _lock(descriptor: int, directory: Path) -> None:
+def _lock(directory: Path) -> int | None:
+    """Descriptor that holds the lock until it is closed; it is released with the process too."""
     try:
         import fcntl
     except ImportError:  # Windows: two processes in one directory are the user's to avoid
-        return
+        return None
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        os.close(descriptor)
         raise ConfigError(
             f"run directory must not be in use by another process, got {directory}"
         ) from None
+    return descriptor

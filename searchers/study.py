@@ -20,6 +20,7 @@ from searchers.store import (
     run_identity,
     trial_to_json,
     write_json,
+    write_text,
 )
 from spaces.base import Candidate, Space
 from spaces.feasible import require_feasible
@@ -139,9 +140,9 @@ def run_study(
         best = history.best()
         test = None if best is None else _test(study, best.candidate, directory, evaluator)
         result = StudyResult(study, history, best, test)
-        write_json(directory / "result.json", result.to_json())
         if best is not None:
-            (directory / "best.json").write_text(study.space.to_json(best.candidate) + "\n")
+            write_text(directory / "best.json", study.space.to_json(best.candidate) + "\n")
+        write_json(directory / "result.json", result.to_json())  # last: the run is whole with it
     return result
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Estimates of a stream's size that do not search: from a histogram, or from one pass.
 
-For search tools that need many sizes: both assume one configuration for the whole tensor (regor:
-for each of its sections), which real weights come close to; the exact size is
-`npusim.weights.encoded_size`. How close is measured by ``benches/weight_stream.py``.
+For search tools that need many sizes: both assume one palette for the whole tensor (regor: for each
+of its sections) and few changes of configuration, which real weights come close to; the exact size
+is `npusim.weights.encoded_size`. How close is measured by ``benches/weight_stream.py``. The palette
+sections of the legacy encoder, which it makes of weights of few values, are not foreseen.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from npusim._arguments import choice, integer, integer_array
+from npusim._arguments import choice, integer_array
 from npusim.errors import ConfigError
 from npusim.weights import format as f
 from npusim.weights.plan import REGOR_SECTION_WEIGHTS
@@ -38,37 +39,59 @@ def value_counts(weights: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 
 def estimate_size_from_counts(
-    counts: npt.ArrayLike, n_padding: int = 0, encoder: str = "regor"
+    counts: npt.ArrayLike, padding: npt.ArrayLike = (), encoder: str = "regor"
 ) -> int:
     """Estimated stream bytes of a tensor whose order is not known.
 
     Args:
         counts: occurrences of -255..255, shape [511] (`value_counts`), without padding.
-        n_padding: zeros that reordering adds (`coded_weights` less the weights), in long runs.
+        padding: runs of zeros that reordering adds, as `padding_runs` gives them for a shape:
+            length and number of each kind, shape [n_kinds, 2].
         encoder: ``"regor"`` or ``"legacy"``.
 
     Returns:
-        Bytes, a multiple of 16; the other zeros are taken as spread evenly.
+        Bytes, a multiple of 16; the other zeros are taken as spread evenly. Where regor's choice of
+        zero-run mode depends on their order, they are taken as standing together: zeros that
+        outnumber all else by so much are whole channels, or so many that they do.
 
     Raises:
-        ConfigError: wrong shape or type, a negative count or padding.
+        ConfigError: wrong shape or type, a negative count, a length or number below 1, more than
+            2**40 zeros.
         UnknownNameError: no such encoder, or one that cannot be estimated.
+
+    >>> from npusim.weights import padding_runs
+    >>> weights = np.arange(-72, 72).reshape(16, 3, 3, 1)
+    >>> padding = padding_runs(weights.shape, traversal="depthwise")
+    >>> estimate_size_from_counts(value_counts(weights), padding)
+    176
     """
     choice("encoder", encoder, ESTIMATED_ENCODERS)
     array = integer_array("counts", counts)
     if array.shape != (2 * f.WEIGHT_MAX + 1,):
         raise ConfigError(f"counts must have shape [{2 * f.WEIGHT_MAX + 1}], got {array.shape}")
-    padding = integer("n_padding", n_padding, 0, _COUNT_MAX)
-    padded = array.astype(np.int64)
-    padded[f.WEIGHT_MAX] += padding
-    from npusim.weights.estimate_kernels import bits_of_counts
+    runs = _runs_of_padding(padding)
+    from npusim.weights.estimate_kernels import BAD_PADDING, bits_of_counts
 
     regor = encoder == "regor"
     section = REGOR_SECTION_WEIGHTS if regor else _NO_SECTION_END
-    bits = bits_of_counts(padded, padding, section, int(regor))
+    bits = bits_of_counts(np.require(array, np.int64, ("C", "W")), runs, section, int(regor))
+    if bits <= BAD_PADDING:
+        raise ConfigError(
+            "padding must be lengths and numbers from 1 on, of at most 2**40 zeros, "
+            f"got {np.asarray(padding)[BAD_PADDING - bits].tolist()}"
+        )
     if bits < 0:
         raise ConfigError(f"counts must be in 0..2**40, padding included, got {array[-1 - bits]}")
     return _bytes(bits) if bits else f.STREAM_ALIGN_BYTES
+
+
+def _runs_of_padding(padding: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    if isinstance(padding, (list, tuple)) and not padding:
+        return np.empty((0, 2), np.int64)
+    array = integer_array("padding", padding)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ConfigError(f"padding must have shape [n_kinds, 2], got {array.shape}")
+    return np.require(array, np.int64, ("C", "W"))
 
 
 def estimate_size(values: npt.ArrayLike, encoder: str = "regor") -> int:

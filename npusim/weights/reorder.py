@@ -245,6 +245,32 @@ def coded_weights(
     return _order(shape, npu, ofm_block_depth, traversal, ifm_bits, dilation, core).coded()
 
 
+def padding_runs(
+    shape: Shape, npu: str | NpuConfig = "ethos-u55-128", **options: Any
+) -> npt.NDArray[np.int64]:
+    """Runs of zeros that reordering adds to weights of `shape`; for estimates of sizes.
+
+    Args:
+        shape: (O, H, W, I) of the weights.
+        npu: preset name or record.
+        **options: the other arguments of `reorder`, but for `zero_point`.
+
+    Returns:
+        int64 [n_kinds, 2]: each length that occurs, in rising order, and how many runs have it.
+
+    Raises:
+        ConfigError, UnknownNameError: as `reorder`.
+
+    >>> padding_runs((64, 1, 1, 60)).tolist()
+    [[4, 64]]
+    """
+    coded = reorder(np.ones(checked_shape(shape), np.int8), npu, **options)
+    weights = np.flatnonzero(coded)
+    gaps = np.diff(weights, prepend=-1, append=coded.size) - 1
+    lengths, numbers = np.unique(gaps[gaps > 0], return_counts=True)
+    return np.stack((lengths, numbers), axis=1).astype(np.int64)
+
+
 def depth_slices(weights: npt.NDArray[Any], offsets: Sequence[int]) -> list[npt.NDArray[Any]]:
     """Views of the depth slices of a layer, each to be reordered and coded apart.
 

@@ -6,6 +6,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
@@ -18,7 +21,13 @@ from rich.console import Console
 from npusim.errors import ConfigError, InfeasibleError, MissingExtraError, UnknownNameError
 from searchers import report
 from searchers.base import Budget
-from searchers.bench import REFERENCE, Benchmark, run_benchmark, summarise
+from searchers.bench import (
+    REFERENCE,
+    Benchmark,
+    deaf_children,
+    run_benchmark,
+    summarise,
+)
 from searchers.stats import bootstrap_mean, relative_improvement
 from searchers.study import Study, run_study
 from spaces.digits import digits
@@ -97,6 +106,20 @@ def test_a_killed_worker_is_reported_and_the_rest_is_kept(results, tmp_path):
     assert stored
     again = run(tmp_path / "bench", make, workers=2)
     assert without_times(again) == without_times(results)
+
+
+def test_workers_start_deaf_to_interrupts_and_none_is_lost():
+    blocked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    seen = []
+
+    def start() -> None:
+        with deaf_children():
+            signal.raise_signal(signal.SIGINT)
+            seen.append(subprocess.check_output([sys.executable, "-c", blocked], text=True))
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert seen == ["True\n"]
 
 
 def test_progress_counts_trials_and_results(tmp_path):

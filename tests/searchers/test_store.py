@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from planted import Killed, Planted
 
+import searchers
 from npusim.errors import ConfigError, FormatError, InfeasibleError, UnknownNameError
 from searchers.base import Budget
 from searchers.store import RunStore, trial_from_json, trial_to_json, write_json
@@ -91,6 +94,52 @@ def test_half_a_line_at_the_end_is_cut_off(tmp_path, cut):
     assert evaluator.n_evaluated == 3
     assert without_times(again) == without_times(whole)
     assert len(path.read_bytes().splitlines()) == 8
+
+
+def _moments(directory: Path, kept: Path, evaluator: Planted) -> dict[Path, int]:
+    """Run a study in `directory`; each state its files are in, as a copy of it in `kept`.
+
+    A killed process leaves the files as they are at that moment. The copies are taken before every
+    line of `searchers`, those of equal content once; with each, how many trials were evaluated.
+    """
+    package = str(Path(searchers.__file__).parent)
+    found: dict[tuple, Path] = {}
+    evaluated: dict[Path, int] = {}
+
+    def look(frame, event, argument):
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        content = tuple(sorted((p.name, p.read_bytes()) for p in directory.glob("*")))
+        state = (directory.exists(), content)
+        if state not in found:
+            found[state] = kept / str(len(found))
+            if directory.exists():
+                shutil.copytree(directory, found[state])
+        evaluated[found[state]] = evaluator.n_evaluated  # the latest: what could be lost then
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        finished(directory, evaluator, trials=3)
+    finally:
+        sys.settrace(before)
+    return evaluated
+
+
+def test_a_process_may_be_killed_at_any_moment(tmp_path):
+    moments = _moments(tmp_path / "run", tmp_path / "kept", Planted(SPACE))
+    names = {frozenset(path.name for path in at.glob("*")) for at in moments}
+    # no directory or an empty one, run.json begun, run.json, and one more file at a time
+    for files in ("", "run.json.part", "run.json", "run.json trials.jsonl"):
+        assert frozenset(files.split()) in names
+    assert len(moments) >= 3 + 3 + 2 * 3
+    whole = without_times(finished(tmp_path / "undisturbed", trials=3))
+    for at, n_evaluated in moments.items():
+        evaluator = Planted(SPACE)
+        assert without_times(finished(at, evaluator, trials=3)) == whole
+        assert evaluator.n_evaluated <= 3 - (n_evaluated - 1)
+        assert not list(at.glob("*.part"))
 
 
 def _run_and_be_killed(directory: Path, marker: Path) -> None:

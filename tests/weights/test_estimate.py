@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import pairwise
 
 import generators
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from npusim.cost.layers import weight_layers
 from npusim.errors import ConfigError, UnknownNameError
 from npusim.formats import load
-from npusim.weights import encoded_size, reorder
+from npusim.weights import encoded_size, padding_runs, reorder
 from npusim.weights import reference_encoders as encoders
 from npusim.weights.estimate import (
     ESTIMATED_ENCODERS,
@@ -32,6 +33,8 @@ SWITCH = 40
 BLOCK = 4096
 HALF_A_CHUNK = 6
 ALL_ZERO = 8
+LONG = 16
+SLICE = 23 + 2 * HALF_A_CHUNK
 
 seeds = st.integers(0, 2**32 - 1)
 often = settings(deadline=None, derandomize=True, max_examples=120)
@@ -70,14 +73,33 @@ def weight_bits(palette: Palette, blocks: list[list[int]]) -> int:
 
 
 def run_bits(runs: list[int], regor: bool) -> int:
-    bits = [
-        len(runs) * zdiv + chunked(sum((run >> zdiv) + 1 for run in runs), 8 if zdiv == 3 else 12)
-        for zdiv in range(4)
-    ]
-    if not regor:
-        return min(bits)
     costs = [[(run >> zdiv) + 1 + zdiv for zdiv in range(4)] for run in runs]
-    return bits[encoders.regor_path(costs)[-1][1]]
+    if regor:
+        zdiv = encoders.regor_path(costs)[-1][1]
+        return len(runs) * zdiv + chunked(
+            sum((run >> zdiv) + 1 for run in runs), 12 - zdiv // 3 * 4
+        )
+    planned = encoders.cheapest_path(costs, set())
+    real = [planned[0], *planned[:-1]]  # a slice begins one run after the change was planned
+    bits = sum(cost[zdiv] for cost, zdiv in zip(costs, real, strict=True))
+    return bits + SLICE * sum(a != b for a, b in pairwise(planned)) + HALF_A_CHUNK
+
+
+def long_runs_apart(values: list[int], palette: Palette) -> int:
+    """Bits if runs of 16 zeros and more have a configuration of their own, for two changes each."""
+    left: list[int | None] = list(values)
+    n_long = 0
+    for found in re.finditer(f"0{{{LONG},}}", "".join("1" if v else "0" for v in values)):
+        left[found.start() : found.end()] = [None] * len(found[0])
+        n_long += 1
+    zero = min(
+        bits
+        for config in encoders.WEIGHT_CONFIGS
+        if (bits := encoders.index_bits(palette, config, palette.index(0))) is not None
+    )
+    blocks = [left[i : i + BLOCK] for i in range(0, len(left), BLOCK)]
+    coded = [[palette.index(v) for v in block if v is not None] for block in blocks]
+    return weight_bits(palette, coded) + left.count(None) * zero + n_long * 2 * SWITCH
 
 
 def one_section_bits(values: list[int], encoder: str) -> int:
@@ -89,8 +111,12 @@ def one_section_bits(values: list[int], encoder: str) -> int:
     bits = HEADERS + len(palette.entries) * palette.palette_bits
     if not any(values) and zero_runs:
         return bits + ALL_ZERO + HALF_A_CHUNK + run_bits([0, len(values) - 1], regor)
-    bits += weight_bits(palette, coded)
-    return bits + (run_bits(encoders.coded(values, zero_runs)[1], regor) if zero_runs else 0)
+    least = weight_bits(palette, coded)
+    if not (regor or zero_runs):
+        least = min(least, long_runs_apart(values, palette))
+    return (
+        bits + least + (run_bits(encoders.coded(values, zero_runs)[1], regor) if zero_runs else 0)
+    )
 
 
 def stream_bytes(bits: int) -> int:
@@ -113,7 +139,7 @@ def test_one_pass_is_one_section_that_changes_configuration_between_blocks(encod
 def test_counts_of_dense_weights_estimate_what_one_pass_does(encoder, seed):
     values = random_values(seed)
     values[values == 0] = 3
-    assert estimate_size_from_counts(value_counts(values), 0, encoder) == estimate_size(
+    assert estimate_size_from_counts(value_counts(values), (), encoder) == estimate_size(
         values, encoder
     )
 
@@ -136,6 +162,20 @@ def test_estimates_are_exact_where_one_slice_is_best(encoder):
         assert estimate_size_from_counts(counts, encoder=encoder) == encoded_size(values, encoder)
 
 
+@pytest.mark.parametrize(("period", "padding"), [(128, 128), (72, 24), (8, 56), (200, 31)])
+@pytest.mark.parametrize("scale", [8, 25, 60])
+def test_one_pass_sees_what_padding_does_to_the_legacy_encoder(period, padding, scale):
+    """Blocks of weights between runs of zeros, as reordering makes them: 3 % as everywhere.
+
+    Not for weights of few values, which the encoder also cuts into palette sections.
+    """
+    rng = np.random.default_rng(4)
+    weights = np.clip(np.rint(rng.laplace(0, scale, (12_000 // period, period))), -127, 127)
+    values = np.pad(weights.astype(int), ((0, 0), (0, padding))).ravel()
+    exact = encoded_size(values, "legacy")
+    assert abs(estimate_size(values, "legacy") - exact) <= 0.03 * exact + 64
+
+
 @each_encoder
 @pytest.mark.parametrize("zeros", [0, 0.3, 0.6, 0.9, 0.97])
 @pytest.mark.parametrize("scale", [1, 4, 12, 40])
@@ -146,7 +186,7 @@ def test_estimates_of_laplace_weights_are_close(encoder, zeros, scale):
     values[rng.random(values.size) < zeros] = 0
     exact = encoded_size(values, encoder)
     assert abs(estimate_size(values, encoder) - exact) <= 0.03 * exact + 64
-    from_counts = estimate_size_from_counts(value_counts(values), 0, encoder)
+    from_counts = estimate_size_from_counts(value_counts(values), (), encoder)
     assert abs(from_counts - exact) <= 0.03 * exact + 64
 
 
@@ -156,7 +196,7 @@ def test_padding_stands_together():
     values = rng.integers(1, 30, 4000)
     counts = value_counts(values)
     padded = np.pad(values.reshape(500, 8), [(0, 0), (0, 72)]).ravel()
-    together = estimate_size_from_counts(counts, 36_000)
+    together = estimate_size_from_counts(counts, [(36_000, 1)])
     counts[255] = 36_000
     spread = estimate_size_from_counts(counts)
     assert together != spread
@@ -172,13 +212,13 @@ def test_one_outlier_costs_a_slice_not_a_configuration(encoder):
     exact = encoded_size(values, encoder)
     assert abs(estimate_size(values, encoder) - exact) <= 0.02 * exact
     counts = value_counts(values)
-    assert abs(estimate_size_from_counts(counts, 0, encoder) - exact) <= 0.02 * exact
+    assert abs(estimate_size_from_counts(counts, (), encoder) - exact) <= 0.02 * exact
 
 
 @each_encoder
 def test_no_weights_are_an_end_marker(encoder):
     assert estimate_size([], encoder) == 16
-    assert estimate_size_from_counts(np.zeros(511, int), 0, encoder) == 16
+    assert estimate_size_from_counts(np.zeros(511, int), (), encoder) == 16
 
 
 @each_encoder
@@ -189,10 +229,31 @@ def test_zeros_alone_take_a_run(encoder, n):
     exact = encoded_size(np.zeros(n, int), encoder)
     for found in (
         estimate_size(np.zeros(n, int), encoder),
-        estimate_size_from_counts(counts, 0, encoder),
-        estimate_size_from_counts(np.zeros(511, int), n, encoder),
+        estimate_size_from_counts(counts, (), encoder),
+        estimate_size_from_counts(np.zeros(511, int), [(n, 1)], encoder),
     ):
         assert abs(found - exact) <= 64
+
+
+@each_encoder
+@pytest.mark.parametrize(
+    ("shape", "traversal"),
+    [
+        ((96, 1, 1, 16), "depth-first"),
+        ((128, 1, 1, 257), "depth-first"),
+        ((64, 10, 4, 1), "part-kernel"),
+        ((48, 3, 3, 16), "part-kernel"),
+        ((256, 3, 3, 1), "depthwise"),
+    ],
+)
+@pytest.mark.parametrize("scale", [8, 25, 60])
+def test_counts_and_the_padding_of_a_shape_are_enough(encoder, shape, traversal, scale):
+    rng = np.random.default_rng(7)
+    weights = np.clip(np.rint(rng.laplace(0, scale, shape)), -127, 127).astype(int)
+    padding = padding_runs(shape, traversal=traversal)
+    exact = encoded_size(reorder(weights, traversal=traversal), encoder)
+    found = estimate_size_from_counts(value_counts(weights), padding, encoder)
+    assert abs(found - exact) <= 0.04 * exact + 64
 
 
 def test_value_counts():
@@ -225,7 +286,7 @@ def test_value_counts():
             "encoder must be one of legacy, regor, got 'tight'",
         ),
         (
-            lambda: estimate_size_from_counts(np.zeros(511, int), 0, "legcy"),
+            lambda: estimate_size_from_counts(np.zeros(511, int), (), "legcy"),
             UnknownNameError,
             "encoder must be one of legacy, regor, got 'legcy'; did you mean 'legacy'?",
         ),
@@ -245,14 +306,25 @@ def test_value_counts():
             "counts must be in 0..2**40, padding included, got -1",
         ),
         (
-            lambda: estimate_size_from_counts(np.ones(511, int), -1),
+            lambda: estimate_size_from_counts(np.ones(511, int), [(3, 0)]),
             ConfigError,
-            "n_padding must be in 0..1099511627776, got -1",
+            "padding must be lengths and numbers from 1 on, of at most 2**40 zeros, got [3, 0]",
         ),
         (
-            lambda: estimate_size_from_counts(np.ones(511, int), 1.5),
+            lambda: estimate_size_from_counts(np.ones(511, int), [(9, 1), (2**40, 1)]),
             ConfigError,
-            "n_padding must be an integer, got 1.5",
+            "padding must be lengths and numbers from 1 on, of at most 2**40 zeros, "
+            "got [1099511627776, 1]",
+        ),
+        (
+            lambda: estimate_size_from_counts(np.ones(511, int), [(1.5, 1)]),
+            ConfigError,
+            "padding must hold integers, got dtype float64",
+        ),
+        (
+            lambda: estimate_size_from_counts(np.ones(511, int), 7),
+            ConfigError,
+            "padding must have shape [n_kinds, 2], got ()",
         ),
     ],
 )
@@ -269,7 +341,7 @@ def model_estimates(path, encoder: str) -> np.ndarray:
             continue
         weights = layer.weights_ohwi()
         values = reorder(weights, "ethos-u55-128", **layer.reorder_options)
-        padding = values.size - weights.size
+        padding = padding_runs(weights.shape, "ethos-u55-128", **layer.reorder_options)
         from_counts = estimate_size_from_counts(value_counts(weights), padding, encoder)
         row = (encoded_size(values, encoder), from_counts, estimate_size(values, encoder))
         rows.append((values.size, *row))
@@ -280,7 +352,7 @@ def model_estimates(path, encoder: str) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "most_one_pass", "most_from_counts"),
-    [("regor", 0.015, 0.025), ("legacy", 0.020, 0.025)],
+    [("regor", 0.006, 0.013), ("legacy", 0.010, 0.012)],
 )
 def test_estimates_of_real_models(models_dir, encoder, most_one_pass, most_from_counts):
     """p95 of the errors of layers, and the error of each model of 16 kB or more."""
@@ -292,7 +364,7 @@ def test_estimates_of_real_models(models_dir, encoder, most_one_pass, most_from_
     exact, from_counts, one_pass = np.concatenate(layers)[:, 1:].T
     assert exact.size > 400
     assert np.percentile(np.abs(one_pass / exact - 1), 95) <= 0.03
-    assert np.percentile(np.abs(from_counts / exact - 1), 95) <= 0.035
+    assert np.percentile(np.abs(from_counts / exact - 1), 95) <= 0.022
     exact, from_counts, one_pass = np.array([t for t in totals if t[0] >= 16_000]).T
     assert np.abs(one_pass / exact - 1).max() <= most_one_pass
     assert np.abs(from_counts / exact - 1).max() <= most_from_counts

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import groupby
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +18,7 @@ from npusim.weights.reorder import (
     TRAVERSALS,
     coded_weights,
     depth_slices,
+    padding_runs,
     reorder,
     reorder_slices,
     restore,
@@ -196,6 +200,21 @@ def test_slices_restart_the_order_and_the_cores():
     whole = reorder_slices(weights)
     assert [(part.ofm_offset, part.ofm_depth, part.core) for part in whole] == [(0, 33, 0)]
     assert whole[0].values.tolist() == reorder(weights).tolist()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_padding_runs_are_the_zeros_between_weights(seed):
+    weights, npu, options = random_case(np.random.default_rng(seed))
+    coded = reorder(np.ones_like(weights), npu, **options).tolist()
+    runs = Counter(len(list(run)) for weight, run in groupby(coded) if not weight)
+    assert padding_runs(weights.shape, npu, **options).tolist() == sorted(map(list, runs.items()))
+
+
+def test_padding_of_a_bad_shape_is_refused():
+    with pytest.raises(ConfigError, match=r"shape"):
+        padding_runs((8, 1, 8))
+    with pytest.raises(UnknownNameError, match="traversal must be one of"):
+        padding_runs((8, 1, 1, 8), traversal="depth")
 
 
 def test_restore_refuses_weights_in_padding():

@@ -194,6 +194,8 @@ def test_every_truncation_is_refused():
         ([1.0], "weights must hold integers, got dtype float64"),
         (np.array([]), "weights must hold integers, got dtype float64"),
         ([True, False], "weights must hold integers, got dtype bool"),
+        ([True, 2], "weights must hold integers, got a bool among them"),
+        ((2, np.False_), "weights must hold integers, got a bool among them"),
         (["1"], "weights must hold integers, got dtype <U1"),
         (None, "weights must hold integers, got dtype object"),
         ([1, None], "weights must hold integers, got dtype object"),

@@ -79,6 +79,7 @@ def test_dilation_is_split(dilation, rows, left):
             r"must be \(height, width\), got 2",
         ),
         (lambda: split_dilation(np.ones((1, 1, 1, 1)), (1, 1)), "weights must hold integers"),
+        (lambda: split_dilation([[[[2]], [[True]]]], (1, 1)), "integers, got a bool among them"),
         (lambda: split_dilation(np.ones((3, 3), int), (1, 1)), "weights must have 4 axes"),
         (lambda: split_dilation(np.ones((1, 0, 1, 1), int), (3, 1)), "weight axis H must be in"),
     ],
