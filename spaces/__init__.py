@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 from npusim import registry
@@ -21,6 +22,8 @@ from spaces.base import Layer as Layer
 from spaces.base import LayerKind as LayerKind
 from spaces.base import Option as Option
 from spaces.base import Space as Space
+from spaces.builder import SpaceBuilder as SpaceBuilder
+from spaces.concrete import describe as describe
 from spaces.limits import Limit as Limit
 
 
@@ -32,11 +35,20 @@ def names() -> list[str]:
 def get(name: str, **options: Any) -> Space:
     """The space registered as `name`; `options` go to the function that makes it.
 
+    A name that ends in ``.tflite`` is a model file: see `spaces.given.from_network`.
+
     Raises:
         UnknownNameError: no such space.
         ConfigError: the space has no such option.
+        FormatError: the model file cannot be read.
     """
-    make = registry.get("npusim.spaces", name)
+    if name.endswith(".tflite"):
+        import npusim
+        from spaces.given import from_network
+
+        make = partial(from_network, npusim.load(name))
+    else:
+        make = registry.get("npusim.spaces", name)
     try:
         inspect.signature(make).bind(**options)
     except TypeError as error:

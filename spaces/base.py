@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A search space as a plain value: decision variables, the layers that use them, candidates.
 
-A `Space` is known before any search: a graph of `Layer` values whose width, bitwidth and sparsity
-may each name a `DecisionVariable`. Layers that name the same one are tied: they always get the same
-option. A `Candidate` fixes one option of every decision. Nothing here trains, costs or draws in a
-way that depends on anything but its arguments; integer shapes are in `spaces.concrete`, costs in
+A `Space` is known before any search: a graph of `Layer` values whose attributes may each name a
+`DecisionVariable`. Layers that name the same one are tied: they always get the same option. A
+`Candidate` fixes one option of every decision. Nothing here trains, costs or draws in a way that
+depends on anything but its arguments; integer shapes are in `spaces.concrete`, costs in
 `spaces.costs`, the feasible set of a limit in `spaces.feasible`, moves in `spaces.moves`.
 
-Later kinds of decision (operator, depth, kernel, resolution) are one more `Kind`, and one more
-attribute of `Layer` that may name a decision.
+Where a choice leaves layers out, their decisions have no effect. They then count as their first
+option, always: each network is one candidate.
 """
 
 from __future__ import annotations
@@ -17,15 +17,24 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from fractions import Fraction
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npusim.errors import ConfigError, FormatError, UnknownNameError
+from spaces import structure
+from spaces.layers import BITWIDTH_MAX as BITWIDTH_MAX
+from spaces.layers import WEIGHTED as WEIGHTED
+from spaces.layers import DecisionVariable as DecisionVariable
+from spaces.layers import Given as Given
+from spaces.layers import Kind as Kind
+from spaces.layers import Layer as Layer
+from spaces.layers import LayerKind as LayerKind
+from spaces.layers import Option as Option
+from spaces.layers import check_layer
+from spaces.tables import Table
 
 if TYPE_CHECKING:
     import networkx
@@ -35,122 +44,6 @@ if TYPE_CHECKING:
 CANDIDATE_FORMAT = "npusim.candidate"
 CANDIDATE_VERSION = 1
 """Raised when the JSON of a candidate changes its meaning."""
-
-BITWIDTH_MAX = 32
-DENOMINATOR_MAX = 10**6
-"""Of an option as a fraction: fine enough for any option, coarse enough for i64 products."""
-
-Option = int | float
-"""One value that a decision variable can take, in the unit of its `Kind`."""
-
-
-class Kind(StrEnum):
-    """What a decision variable chooses; its options are ordered numbers for every kind so far."""
-
-    WIDTH = "width"
-    """Fraction of a layer's output channels that exist, in (0, 1]; [UDC] rho."""
-    BITWIDTH = "bitwidth"
-    """Bits of a weight, 1..32; 32 leaves weights as they are; [UDC] b."""
-    SPARSITY = "sparsity"
-    """Fraction of a layer's weights that are **not** zero, in (0, 1]; [UDC] s."""
-
-
-class LayerKind(StrEnum):
-    """What a layer computes."""
-
-    INPUT = "input"
-    """The image, of `Space.image_shape`."""
-    CONV = "conv"
-    """2-D convolution, "same" padding, without bias; batch norm; ReLU."""
-    GLOBAL_POOL = "global_pool"
-    """Mean over height and width."""
-    DENSE = "dense"
-    """Matrix product and bias on a 1x1 feature map."""
-
-
-WEIGHTED = (LayerKind.CONV, LayerKind.DENSE)
-"""Layers with weights: the ones that decisions apply to."""
-ONE_BY_ONE = (LayerKind.GLOBAL_POOL, LayerKind.DENSE)
-"""Layers whose output has height and width 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionVariable:
-    """One choice of a search space.
-
-    Args:
-        name: unique in its space.
-        kind: what is chosen; sets the unit of the options.
-        options: its possible values, strictly rising.
-
-    Raises:
-        ConfigError: no options, options that do not rise, or one out of the range of its kind.
-    """
-
-    name: str
-    kind: Kind
-    options: tuple[Option, ...]
-
-    def __post_init__(self) -> None:
-        where = f"options of decision {self.name!r}"
-        if not self.options:
-            raise ConfigError(f"{where} must be one or more, got none")
-        for option in self.options:
-            if self.kind is Kind.BITWIDTH:
-                if type(option) is not int or not 1 <= option <= BITWIDTH_MAX:
-                    raise ConfigError(f"{where} must be ints in 1..{BITWIDTH_MAX}, got {option!r}")
-            elif not isinstance(option, int | float) or not 1 / DENOMINATOR_MAX <= option <= 1:
-                raise ConfigError(f"{where} must be in {1 / DENOMINATOR_MAX}..1, got {option!r}")
-        if any(a >= b for a, b in zip(self.options, self.options[1:], strict=False)):
-            raise ConfigError(f"{where} must rise, got {self.options}")
-
-    @property
-    def fractions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Numerators and denominators of the options, i64 [n_options] each.
-
-        0.07 * 100 is 7.000000000000001 in floats, of which the ceiling is 8; as 7/100 it is 7.
-        Options count as the nearest fraction with a denominator of at most `DENOMINATOR_MAX`.
-        """
-        exact = [Fraction(option).limit_denominator(DENOMINATOR_MAX) for option in self.options]
-        return (
-            np.array([f.numerator for f in exact], dtype=np.int64),
-            np.array([f.denominator for f in exact], dtype=np.int64),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One node of a space's graph; an attribute that is searched names its decision variable.
-
-    Args:
-        name: unique in its space.
-        kind: what it computes.
-        inputs: names of the layers it reads, all of them earlier in `Space.layers`.
-        ofm_depth: output channels of a layer with weights, at full width; 0 for the others.
-        kernel: height and width of a convolution's kernel.
-        stride: step of a convolution in both directions.
-        width, bitwidth, sparsity: names of decisions, or None for full width, 32 bits, no zeros.
-    """
-
-    name: str
-    kind: LayerKind
-    inputs: tuple[str, ...] = ()
-    ofm_depth: int = 0
-    kernel: int = 1
-    stride: int = 1
-    width: str | None = None
-    bitwidth: str | None = None
-    sparsity: str | None = None
-
-    @property
-    def decisions(self) -> dict[Kind, str]:
-        """The decisions this layer names itself, by kind."""
-        chosen = {
-            Kind.WIDTH: self.width,
-            Kind.BITWIDTH: self.bitwidth,
-            Kind.SPARSITY: self.sparsity,
-        }
-        return {kind: name for kind, name in chosen.items() if name is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +60,16 @@ class Space:
 
     Args:
         name: what it is registered as.
-        data_set: name of the data its candidates are trained on.
+        data_set: name of the data its candidates are trained on; empty if none is known.
         image_shape: [H, W, C] of the input.
         decisions: the choices; their order is the order of `Candidate.choices`.
         layers: the network in topological order; the first is the input, the last the output.
+        limits: what its candidates are searched within by default, as `Limit` values.
 
     Raises:
         ConfigError: a name is used twice, an input is not an earlier layer, a decision is unknown,
-            of another kind than the attribute that names it, or named by no layer.
+            of another kind than the attribute that names it, or named by no layer, a layer does
+            not lead to the output, or maps that are added or chosen from differ in shape.
     """
 
     name: str
@@ -182,19 +77,32 @@ class Space:
     image_shape: tuple[int, int, int]
     decisions: tuple[DecisionVariable, ...]
     layers: tuple[Layer, ...]
+    limits: tuple[Limit, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        kinds = {decision.name: decision.kind for decision in self.decisions}
-        if len(kinds) != len(self.decisions):
+        decisions = {decision.name: decision for decision in self.decisions}
+        if len(decisions) != len(self.decisions):
             raise ConfigError(f"decision names of space {self.name!r} must be unique, got a repeat")
-        earlier: dict[str, LayerKind] = {}
+        earlier: dict[str, Layer] = {}
         used: set[str] = set()
         for layer in self.layers:
-            _check_layer(layer, earlier, kinds)
-            earlier[layer.name] = layer.kind
+            check_layer(layer, earlier, decisions)
+            earlier[layer.name] = layer
             used.update(layer.decisions.values())
-        if unused := sorted(set(kinds) - used):
+        if not self.layers:
+            raise ConfigError(f"space {self.name!r} must have layers, got none")
+        if unused := sorted(set(decisions) - used):
             raise ConfigError(f"decisions must be used by a layer, got unused {', '.join(unused)}")
+        self._check_ends()
+        _ = self.depths, self.maps
+
+    def _check_ends(self) -> None:
+        read = {name for layer in self.layers for name in layer.inputs}
+        for layer in self.layers[:-1]:
+            if layer.name not in read:
+                raise ConfigError(
+                    f"all layers but the last must be read, got unread {layer.name!r}"
+                )
 
     def __hash__(self) -> int:
         return hash(self.content_hash)
@@ -208,8 +116,11 @@ class Space:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def definition(self) -> dict[str, Any]:
-        """The whole space as JSON values: what `content_hash` covers."""
-        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        """The whole space as JSON values: what `content_hash` covers.
+
+        What is as by default is left out, so that what layers may have later changes no hash.
+        """
+        found: dict[str, Any] = _plain(self)
         return found
 
     @cached_property
@@ -227,8 +138,34 @@ class Space:
             raise UnknownNameError("decision", decision, self._positions)
         return self._positions[decision]
 
+    @cached_property
+    def depths(self) -> dict[str, structure.Depth]:
+        """Channels of each layer's ofm, by the layer's name."""
+        return structure.depths(self.layers, self.image_shape[2])
+
+    @cached_property
+    def maps(self) -> dict[str, np.ndarray]:
+        """Height and width of each layer's ofm, by name, i64 [n_resolutions, 2]."""
+        named = [decision for decision in self.decisions if decision.kind is Kind.RESOLUTION]
+        resolutions = [int(side) for side in named[0].options] if named else []
+        return structure.maps(self.layers, self.image_shape[:2], resolutions)
+
+    @cached_property
+    def present(self) -> dict[str, Table]:
+        """Whether each layer is there, by name: bool tables of operator and depth decisions."""
+        return structure.presence(self.layers, self.decisions)
+
+    @cached_property
+    def conditions(self) -> dict[int, Table]:
+        """When a decision has an effect, by position: bool tables, of those that may have none."""
+        return structure.conditions(self.layers, self.decisions, self.present)
+
     def count(self) -> int:
         """Number of candidates, exact."""
+        if self.conditions:
+            from spaces.feasible import count_all
+
+            return count_all(self)
         return math.prod(len(decision.options) for decision in self.decisions)
 
     def graph(self) -> networkx.DiGraph[str]:
@@ -243,9 +180,11 @@ class Space:
 
     def __str__(self) -> str:
         lines = [f"space {self.name}: {self.count():.3g} candidates, hash {self.content_hash}"]
+        wide = max(len(layer.name) for layer in self.layers)
         for layer in self.layers:
-            named = ", ".join(f"{kind} {name}" for kind, name in layer.decisions.items())
-            lines.append(f"  {layer.name:<10} {layer.kind:<12} {layer.ofm_depth or '':>5}  {named}")
+            named = ", ".join(f"{what} {name}" for what, name in layer.decisions.items())
+            depth = layer.ofm_depth or ""
+            lines.append(f"  {layer.name:<{wide}} {layer.kind:<14} {depth:>5}  {named}".rstrip())
         for decision in self.decisions:
             options = " ".join(str(option) for option in decision.options)
             lines.append(f"  {decision.name} ({decision.kind}): {options}")
@@ -253,8 +192,21 @@ class Space:
 
     # -- candidates
 
+    def canonical(self, choices: np.ndarray) -> np.ndarray:
+        """Option indices with 0 for the decisions that have no effect, same shape [n, n_decisions].
+
+        Args:
+            choices: integers in range.
+        """
+        if not self.conditions:
+            return choices
+        found = choices.copy()
+        for position, condition in self.conditions.items():
+            found[:, position] *= condition.at(lambda other: choices[:, other])
+        return found
+
     def candidate(self, choices: Sequence[int]) -> Candidate:
-        """The candidate with these option indices, shape [n_decisions].
+        """The candidate with these option indices, shape [n_decisions]; see `canonical`.
 
         Raises:
             ConfigError: their number or an index is out of range.
@@ -270,6 +222,9 @@ class Space:
                     f"choice of decision {decision.name!r} must be "
                     f"in 0..{len(decision.options) - 1}, got {index}"
                 )
+        if self.conditions:
+            row = np.array([indices], dtype=np.int64)
+            indices = tuple(self.canonical(row)[0].tolist())
         return Candidate(self.content_hash, indices)
 
     def require(self, candidate: Candidate) -> None:
@@ -313,11 +268,25 @@ class Space:
         return self.candidate([len(decision.options) - 1 for decision in self.decisions])
 
     def sample(self, rng: np.random.Generator) -> Candidate:
-        """Each decision drawn independently and uniformly."""
-        return self.candidate(rng.integers(self.n_options).tolist())
+        """A candidate, each equally likely."""
+        return self.candidate(self.sample_many(rng, 1)[0].tolist())
+
+    def sample_many(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Option indices of `n` candidates drawn independently and uniformly, i64 [n, n_decisions].
+
+        Without choices that leave layers out, each decision is drawn independently of the others.
+        """
+        if self.conditions:
+            from spaces.feasible import sample_all
+
+            return sample_all(self, rng, n)
+        return rng.integers(self.n_options, size=(n, len(self.decisions)))
 
     def sample_feasible(self, rng: np.random.Generator, limit: Limit) -> Candidate:
-        """A candidate within `limit`, exactly uniform among those.
+        """A candidate within `limit`, exactly uniform among those where that can be.
+
+        Only in spaces whose decisions depend on one another too much to be counted it is the end
+        of a Markov chain; see `spaces.feasible.feasible_set`.
 
         Raises:
             InfeasibleError: none is; names the smallest there is.
@@ -326,8 +295,18 @@ class Space:
 
         return feasible_set(self, limit).sample(rng)
 
+    def enumerate(self) -> list[Candidate]:
+        """All candidates of a small space.
+
+        Raises:
+            ConfigError: more than `spaces.tables.JOINT_MAX` combinations of options.
+        """
+        from spaces.feasible import enumerate_all
+
+        return [Candidate(self.content_hash, tuple(row)) for row in enumerate_all(self).tolist()]
+
     def neighbours(self, candidate: Candidate) -> list[Candidate]:
-        """All candidates that differ from it in exactly one decision."""
+        """All candidates that one change of one decision leads to."""
         from spaces.moves import single_changes
 
         self.require(candidate)
@@ -341,6 +320,21 @@ class Space:
         from spaces.moves import mutate
 
         return mutate(self, candidate, rng, limit)
+
+    def crossover(
+        self,
+        first: Candidate,
+        second: Candidate,
+        rng: np.random.Generator,
+        limit: Limit | None = None,
+    ) -> Candidate:
+        """A candidate with decisions of both; with a limit one within it.
+
+        See `spaces.moves.crossover`.
+        """
+        from spaces.moves import crossover
+
+        return crossover(self, first, second, rng, limit)
 
     # -- encodings
 
@@ -392,35 +386,14 @@ class Space:
         return self.from_options(found["options"])
 
 
-def _check_layer(layer: Layer, earlier: Mapping[str, LayerKind], kinds: Mapping[str, Kind]) -> None:
-    where = f"layer {layer.name!r}"
-    if layer.name in earlier:
-        raise ConfigError(f"layer names must be unique, got {layer.name!r} twice")
-    if (layer.kind is LayerKind.INPUT) != (not earlier):
-        raise ConfigError(f"the input must be the first layer and only that, got {where}")
-    n_inputs = 0 if layer.kind is LayerKind.INPUT else 1
-    if len(layer.inputs) != n_inputs:
-        raise ConfigError(f"inputs of {where} must be {n_inputs}, got {len(layer.inputs)}")
-    for source in layer.inputs:
-        if source not in earlier:
-            raise ConfigError(f"inputs of {where} must be earlier layers, got {source!r}")
-        if layer.kind is LayerKind.DENSE and earlier[source] not in ONE_BY_ONE:
-            raise ConfigError(f"input of dense {where} must be a 1x1 map, got {source!r}")
-    weighted = layer.kind in WEIGHTED
-    if weighted != (layer.ofm_depth >= 1):
-        rule = "at least 1" if weighted else "0"
-        raise ConfigError(f"ofm_depth of {where} must be {rule}, got {layer.ofm_depth}")
-    for what, size in (("kernel", layer.kernel), ("stride", layer.stride)):
-        if size < 1 or (layer.kind is not LayerKind.CONV and size != 1):
-            rule = "at least 1" if layer.kind is LayerKind.CONV else "1"
-            raise ConfigError(f"{what} of {where} must be {rule}, got {size}")
-    for kind, decision in layer.decisions.items():
-        if not weighted:
-            raise ConfigError(f"{where} must have no {kind} decision, got {decision!r}")
-        if decision not in kinds:
-            raise UnknownNameError("decision", decision, kinds)
-        if kinds[decision] is not kind:
-            raise ConfigError(
-                f"{kind} of {where} must name a {kind} decision, "
-                f"got {decision!r} of kind {kinds[decision]}"
-            )
+def _plain(value: Any) -> Any:
+    """`value` in JSON's types; dataclasses without fields that are as by default."""
+    if is_dataclass(value):
+        return {
+            each.name: _plain(getattr(value, each.name))
+            for each in fields(value)
+            if each.compare and getattr(value, each.name) != each.default
+        }
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, (Kind, LayerKind)) else value

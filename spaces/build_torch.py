@@ -8,12 +8,14 @@ was costed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from npusim.errors import ConfigError
 from spaces.base import BITWIDTH_MAX, Candidate, LayerKind, Space
 from spaces.concrete import ConcreteLayer, concrete_layers
 
@@ -109,39 +111,99 @@ def _initial_range(theta: Tensor, bitwidth: int) -> Tensor:
     return torch.minimum(2 * magnitude.mean() * math.sqrt(levels), magnitude.max())
 
 
-class Conv(nn.Module):
-    """Convolution with TFLite's "same" padding, batch norm, ReLU: [N, I, H, W] to [N, O, P, Q]."""
+class Weighted(nn.Module):
+    """What layers with weights have in common: the weights, batch norm or bias, the activation."""
 
-    def __init__(self, found: ConcreteLayer[int], ifm_hw: tuple[int, int], g: torch.Generator):
+    def __init__(
+        self, found: ConcreteLayer[int], shape: tuple[int, ...], generator: torch.Generator
+    ):
         super().__init__()
         layer = found.layer
-        shape = (found.ofm_depth, found.ifm_depth, layer.kernel, layer.kernel)
-        self.weight = CompressedWeight(shape, found.bitwidth, found.n_nonzero, g)
-        self.norm = nn.BatchNorm2d(found.ofm_depth)
-        self.stride = layer.stride
-        top, bottom = _same_padding(ifm_hw[0], layer.kernel, layer.stride)
-        left, right = _same_padding(ifm_hw[1], layer.kernel, layer.stride)
+        self.weight = CompressedWeight(shape, found.bitwidth, found.n_nonzero, generator)
+        self.bias = None
+        if layer.bias and not layer.norm:
+            self.bias = nn.Parameter(torch.zeros(found.ofm_depth))
+        self.norm = nn.BatchNorm2d(found.ofm_depth) if layer.norm else nn.Identity()
+        self.activate = _activation(layer.activation, found.ofm_depth)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Batch norm and activation."""
+        result: Tensor = self.activate(self.norm(x))
+        return result
+
+
+class Conv(Weighted):
+    """Convolution with TFLite's "same" padding, by channel if depthwise: [N, C, H, W] maps."""
+
+    def __init__(self, found: ConcreteLayer[int], ifm_hw: tuple[int, int], g: torch.Generator):
+        depthwise = found.layer.kind is LayerKind.DEPTHWISE
+        self.groups = found.ofm_depth if depthwise else 1
+        ifm_depth = 1 if depthwise else found.ifm_depth
+        super().__init__(found, (found.ofm_depth, ifm_depth, found.kernel, found.kernel), g)
+        self.stride = found.layer.stride
+        top, bottom = _same_padding(ifm_hw[0], found.kernel, self.stride)
+        left, right = _same_padding(ifm_hw[1], found.kernel, self.stride)
         self.padding = (top, left)
         self.padding_more = (0, right - left, 0, bottom - top)  # below and to the right
 
     def forward(self, x: Tensor) -> Tensor:
         if any(self.padding_more):
             x = functional.pad(x, self.padding_more)
-        x = functional.conv2d(x, self.weight(), stride=self.stride, padding=self.padding)
-        return functional.relu(self.norm(x))
+        x = functional.conv2d(
+            x, self.weight(), self.bias, self.stride, self.padding, 1, self.groups
+        )
+        return self.finish(x)
 
 
-class Dense(nn.Module):
+class TransposeConv(Weighted):
+    """Transpose of a "same" convolution: [N, I, H, W] to [N, O, stride * H, stride * W]."""
+
+    def __init__(self, found: ConcreteLayer[int], g: torch.Generator):
+        super().__init__(found, (found.ofm_depth, found.ifm_depth, found.kernel, found.kernel), g)
+        self.stride, self.kernel = found.layer.stride, found.kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (self.stride * size for size in x.shape[2:])
+        before = max(self.kernel - self.stride, 0) // 2
+        missing = max(self.stride - self.kernel, 0)
+        weight = self.weight().transpose(0, 1)  # [O, I, H, W] -> [I, O, H, W]
+        x = functional.conv_transpose2d(x, weight, stride=self.stride)
+        x = functional.pad(x, (0, missing, 0, missing))
+        x = x[:, :, before : before + height, before : before + width]
+        if self.bias is not None:
+            x = x + self.bias[:, None, None]
+        return self.finish(x)
+
+
+class Dense(Weighted):
     """Matrix product and bias: [N, I] to [N, O]."""
 
     def __init__(self, found: ConcreteLayer[int], g: torch.Generator):
-        super().__init__()
-        shape = (found.ofm_depth, found.ifm_depth)
-        self.weight = CompressedWeight(shape, found.bitwidth, found.n_nonzero, g)
-        self.bias = nn.Parameter(torch.zeros(found.ofm_depth))
+        super().__init__(found, (found.ofm_depth, found.ifm_depth), g)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight(), self.bias)
+        return self.finish(functional.linear(x, self.weight(), self.bias))
+
+
+class Pool(nn.Module):
+    """Mean or maximum over windows with "same" padding, which does not count."""
+
+    def __init__(self, found: ConcreteLayer[int], ifm_hw: tuple[int, int]):
+        super().__init__()
+        self.kernel, self.stride = found.kernel, found.layer.stride
+        self.mean = found.layer.kind is LayerKind.AVERAGE_POOL
+        top, bottom = _same_padding(ifm_hw[0], self.kernel, self.stride)
+        left, right = _same_padding(ifm_hw[1], self.kernel, self.stride)
+        self.padding = (left, right, top, bottom)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.mean:
+            x = functional.pad(x, self.padding, value=-math.inf)
+            return functional.max_pool2d(x, self.kernel, self.stride)
+        there = functional.pad(torch.ones_like(x[:1, :1]), self.padding)
+        share = functional.avg_pool2d(there, self.kernel, self.stride)
+        x = functional.pad(x, self.padding)
+        return functional.avg_pool2d(x, self.kernel, self.stride) / share
 
 
 class GlobalPool(nn.Module):
@@ -151,6 +213,96 @@ class GlobalPool(nn.Module):
         return x.mean((2, 3))
 
 
+class Add(nn.Module):
+    """Sum of maps of one shape, and the activation."""
+
+    def __init__(self, found: ConcreteLayer[int]):
+        super().__init__()
+        self.activate = _activation(found.layer.activation, found.ofm_depth)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        total = maps[0]
+        for x in maps[1:]:
+            total = total + x
+        result: Tensor = self.activate(total)
+        return result
+
+
+class MatchDepth(nn.Module):
+    """The first channels of a map, zeros after them: [N, I, H, W] to [N, O, H, W]."""
+
+    def __init__(self, found: ConcreteLayer[int]):
+        super().__init__()
+        self.more = found.ofm_depth - found.ifm_depth  # negative: channels are dropped
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.pad(x, (0, 0, 0, 0, 0, self.more))
+
+
+class DepthToSpace(nn.Module):
+    """Channels as pixels, in steps of 2: [N, 4 * O, H, W] to [N, O, 2 * H, 2 * W]."""
+
+    def __init__(self, found: ConcreteLayer[int]):
+        super().__init__()
+        self.stride = found.layer.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.stride.bit_length() - 1):
+            n, depth, height, width = x.shape
+            x = x.reshape(n, 2, 2, depth // 4, height, width)  # [N, y, x, O, H, W]
+            x = x.permute(0, 3, 4, 1, 5, 2).reshape(n, depth // 4, 2 * height, 2 * width)
+        return x
+
+
+class Zero(nn.Module):
+    """Zeros of the shape that a pool with this stride has."""
+
+    def __init__(self, found: ConcreteLayer[int]):
+        super().__init__()
+        self.stride = found.layer.stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+
+
+def _activation(name: str, depth: int) -> nn.Module:
+    if name == "prelu":
+        return nn.PReLU(depth)
+    module: nn.Module = {"none": nn.Identity, "relu": nn.ReLU, "relu6": nn.ReLU6}[name]()
+    return module
+
+
+def _module(
+    found: ConcreteLayer[int], ifm_hw: tuple[int, int], generator: torch.Generator
+) -> nn.Module:
+    layer, kind = found.layer, found.layer.kind
+    if kind in (LayerKind.CONV, LayerKind.DEPTHWISE):
+        return Conv(found, ifm_hw, generator)
+    if kind is LayerKind.TRANSPOSE_CONV:
+        return TransposeConv(found, generator)
+    if kind is LayerKind.DENSE:
+        return Dense(found, generator)
+    if kind in (LayerKind.AVERAGE_POOL, LayerKind.MAX_POOL):
+        return Pool(found, ifm_hw)
+    if kind is LayerKind.ACTIVATION:
+        norm = nn.BatchNorm2d(found.ofm_depth) if layer.norm else nn.Identity()
+        return nn.Sequential(norm, _activation(layer.activation, found.ofm_depth))
+    modules: dict[LayerKind, Callable[[ConcreteLayer[int]], nn.Module]] = {
+        LayerKind.ADD: Add,
+        LayerKind.MATCH_DEPTH: MatchDepth,
+        LayerKind.DEPTH_TO_SPACE: DepthToSpace,
+        LayerKind.ZERO: Zero,
+    }
+    if kind in modules:
+        return modules[kind](found)
+    if kind is LayerKind.GLOBAL_POOL:
+        return GlobalPool()
+    raise ConfigError(
+        f"layer {layer.name!r} must be of a kind that can be trained, got {kind}: "
+        f"an operation of a network that is there already"
+    )
+
+
 class CandidateNet(nn.Module):
     """A candidate's network: images f32 [N, C, H, W] to the output layer's values."""
 
@@ -158,33 +310,26 @@ class CandidateNet(nn.Module):
         super().__init__()
         found = concrete_layers(space, candidate)
         maps = {each.layer.name: (each.ofm_height, each.ofm_width) for each in found}
-        self.sources = {each.layer.name: each.layer.inputs for each in found}
+        self.sources = {each.layer.name: each.inputs for each in found}
         self.blocks = nn.ModuleDict()
         for each in found:
-            layer = each.layer
-            if layer.kind is LayerKind.CONV:
-                self.blocks[layer.name] = Conv(each, maps[layer.inputs[0]], generator)
-            elif layer.kind is LayerKind.DENSE:
-                self.blocks[layer.name] = Dense(each, generator)
-            elif layer.kind is LayerKind.GLOBAL_POOL:
-                self.blocks[layer.name] = GlobalPool()
+            if each.inputs:
+                module = _module(each, maps[each.inputs[0]], generator)
+                self.blocks[_key(each.layer.name)] = module
 
     def forward(self, images: Tensor) -> Tensor:
         results: dict[str, Tensor] = {}
         x = images
         for name, sources in self.sources.items():
             if sources:
-                x = self.blocks[name](*(results[source] for source in sources))
+                x = self.blocks[_key(name)](*(results[source] for source in sources))
             results[name] = x
         return x
 
     def weights(self) -> dict[str, CompressedWeight]:
         """The compressed weights, by the name of their layer."""
-        return {
-            name: block.weight
-            for name, block in self.blocks.items()
-            if isinstance(block, (Conv, Dense))
-        }
+        blocks = {name: self.blocks[_key(name)] for name, inputs in self.sources.items() if inputs}
+        return {name: block.weight for name, block in blocks.items() if isinstance(block, Weighted)}
 
     def prune(self, progress: float) -> None:
         """Refresh all masks; see `CompressedWeight.prune`."""
@@ -192,11 +337,16 @@ class CandidateNet(nn.Module):
             weight.prune(progress)
 
 
+def _key(name: str) -> str:
+    """A layer's name as torch allows it: dots separate modules there."""
+    return name.replace(".", "/")
+
+
 def build(space: Space, candidate: Candidate, generator: torch.Generator) -> CandidateNet:
     """The candidate's module with fresh weights drawn from `generator`, not pruned yet.
 
     Raises:
-        ConfigError: `candidate` is of another space.
+        ConfigError: `candidate` is of another space, or of one made from a network.
     """
     return CandidateNet(space, candidate, generator)
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from npusim.errors import ConfigError, UnknownNameError
 from npusim.weights.measures import mask_aware_bits
-from spaces.base import WEIGHTED, Candidate, Space
-from spaces.concrete import ConcreteLayer, concrete_layer, scope
+from spaces.base import Candidate, Layer, Space
+from spaces.concrete import ConcreteLayer, Pick, concrete_layer
+from spaces.tables import Table, tabulate
 
 ROUNDING_BITS = 1e-6
 """Slack below which a fraction of a bit is a rounding error of the logarithm."""
@@ -33,7 +34,8 @@ def size_bits(found: ConcreteLayer[np.ndarray]) -> np.ndarray:
     Differs: mask-aware (see `npusim.weights.measures.mask_aware_bits`), counts pruned input
     channels out, and uses the integer counts that are built instead of ``rho`` and ``s``.
     """
-    bits = found.n_weights * mask_aware_bits(found.bitwidth, found.n_nonzero / found.n_weights)
+    fraction = found.n_nonzero / np.maximum(found.n_weights, 1)
+    bits = found.n_weights * mask_aware_bits(found.bitwidth, fraction)
     return np.ceil(bits - ROUNDING_BITS).astype(np.int64)
 
 
@@ -42,78 +44,115 @@ def macs(found: ConcreteLayer[np.ndarray]) -> np.ndarray:
     return found.macs
 
 
+def n_parameters(found: ConcreteLayer[np.ndarray]) -> np.ndarray:
+    """Numbers that training finds: weights, zeros included, biases, batch norm."""
+    return found.n_parameters
+
+
 MEASURES: dict[str, Callable[[ConcreteLayer[np.ndarray]], np.ndarray]] = {
     "size_bits": size_bits,
     "macs": macs,
+    "n_parameters": n_parameters,
 }
-"""What candidates are measured by, summed over the layers with weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerTable:
-    """All costs one layer can have.
-
-    Attributes:
-        scope: positions of the decisions that the layer's cost depends on, rising.
-        costs: i64, one axis of option indices for each decision of `scope`.
-    """
-
-    scope: tuple[int, ...]
-    costs: np.ndarray
+"""What candidates are measured by, summed over the layers that they have."""
 
 
 @lru_cache(maxsize=64)
-def layer_tables(space: Space, measure: str) -> tuple[LayerTable, ...]:
-    """The cost tables of a space's layers with weights, in their order.
+def layer_tables(space: Space, measure: str) -> tuple[tuple[Layer, Table], ...]:
+    """The i64 cost tables of a space's layers, in their order; without layers that cost nothing.
+
+    A table has the decisions that matter to the cost, the choice to leave the layer out among them.
 
     Raises:
         UnknownNameError: no such measure.
+        TooEntangledError: a layer's cost depends on too many decisions.
     """
     if measure not in MEASURES:
         raise UnknownNameError("measure", measure, MEASURES)
     tables = []
     for layer in space.layers:
-        if layer.kind not in WEIGHTED:
-            continue
-        positions = scope(space, layer)
-        grid = np.ix_(*(np.arange(space.n_options[position]) for position in positions))
-        axes = dict(zip(positions, grid, strict=True))
-        found = concrete_layer(space, layer, axes.__getitem__)
-        shape = tuple(int(space.n_options[position]) for position in positions)
-        values = np.broadcast_to(MEASURES[measure](found), shape)
-        tables.append(LayerTable(positions, np.ascontiguousarray(values, dtype=np.int64)))
+
+        def cost_of(pick: Pick, layer: Layer = layer) -> np.ndarray:
+            concrete = MEASURES[measure](concrete_layer(space, layer, pick))
+            found: np.ndarray = concrete * space.present[layer.name].at(pick)
+            return found
+
+        table = tabulate(cost_of, space.n_options)
+        if table.values.any():
+            tables.append((layer, table))
     return tuple(tables)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Flat:
+    """All tables of a space as the arrays that `spaces.costs_kernels.sum_tables` takes."""
+
+    first: np.ndarray
+    positions: np.ndarray
+    strides: np.ndarray
+    starts: np.ndarray
+    values: np.ndarray
+
+
+@lru_cache(maxsize=64)
+def _flat(space: Space, measure: str) -> _Flat:
+    tables = [table for _, table in layer_tables(space, measure)]
+    scopes = [table.scope for table in tables]
+    strides = [
+        stride // table.values.itemsize for table in tables for stride in table.values.strides
+    ]
+    sizes = [table.values.size for table in tables]
+    return _Flat(
+        first=np.cumsum([0, *map(len, scopes)], dtype=np.int64),
+        positions=np.array([p for scope in scopes for p in scope], dtype=np.int64),
+        strides=np.array(strides, dtype=np.int64),
+        starts=np.cumsum([0, *sizes], dtype=np.int64)[:-1],
+        values=np.concatenate([np.zeros(0, np.int64), *(t.values.ravel() for t in tables)]),
+    )
 
 
 def costs(space: Space, choices: np.ndarray, measure: str) -> np.ndarray:
     """Costs of many candidates, i64 [n].
 
     Args:
-        choices: option indices, integers [n, n_decisions].
+        choices: option indices, integers [n, n_decisions]; those without effect do not matter.
         measure: a name in `MEASURES`.
 
     Raises:
         ConfigError: `choices` have another shape, are not integers or are out of range.
         UnknownNameError: no such measure.
     """
+    from spaces.costs_kernels import sum_tables
+
     choices = np.asarray(choices)
     if choices.ndim != 2 or choices.shape[1] != len(space.decisions) or choices.dtype.kind != "i":
         raise ConfigError(
             f"choices must be integers of shape [n, {len(space.decisions)}], "
             f"got {choices.dtype} {choices.shape}"
         )
-    if np.any((choices < 0) | (choices >= space.n_options)):
-        raise ConfigError("choices must be indices of options, got one out of range")
-    total = np.zeros(len(choices), dtype=np.int64)
-    for table in layer_tables(space, measure):
-        total += table.costs[tuple(choices[:, position] for position in table.scope)]
-    return total
+    flat = _flat(space, measure)
+    rows = np.require(choices, np.int64, ("C", "W"))
+    totals = np.zeros(len(rows), dtype=np.int64)
+    bad = sum_tables(
+        rows,
+        space.n_options,
+        flat.first,
+        flat.positions,
+        flat.strides,
+        flat.starts,
+        flat.values,
+        totals,
+    )
+    if bad >= 0:
+        raise ConfigError(f"choices must be indices of options, got one out of range in row {bad}")
+    return totals
 
 
 def cost(space: Space, candidate: Candidate, measure: str) -> int:
     """Cost of one candidate; see `costs`."""
     space.require(candidate)
+    choices = candidate.choices
     return sum(
-        int(table.costs[tuple(candidate.choices[position] for position in table.scope)])
-        for table in layer_tables(space, measure)
+        int(table.values[tuple(choices[position] for position in table.scope)])
+        for _, table in layer_tables(space, measure)
     )

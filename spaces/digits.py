@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spaces.base import DecisionVariable, Kind, Layer, LayerKind, Option, Space
-
-WIDTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-BITWIDTHS = (1, 2, 4, 8)
-SPARSITIES = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+from spaces.base import Space
+from spaces.builder import SpaceBuilder
+from spaces.options import DEPLOYABLE_BITWIDTHS, SPARSITIES, WIDTHS
 
 
 def digits(
     widths: Sequence[float] = WIDTHS,
-    bitwidths: Sequence[int] = BITWIDTHS,
+    bitwidths: Sequence[int] = DEPLOYABLE_BITWIDTHS,
     sparsities: Sequence[float] = SPARSITIES,
 ) -> Space:
     """Three 3x3 convolutions (16, 32 and 48 channels at full width) and a classifier.
@@ -31,38 +29,17 @@ def digits(
     Source: [UDC] section 6, the options of the CIFAR100 space.
     Differs: bitwidths are those an NPU with 8-bit weights can run; the paper's are (1, 4, 8, 32).
     """
-    decisions: list[DecisionVariable] = []
-
-    def decide(kind: Kind, layer: str, options: Sequence[Option]) -> str:
-        decisions.append(DecisionVariable(f"{layer}.{kind}", kind, tuple(options)))
-        return decisions[-1].name
-
-    def conv(name: str, source: str, ofm_depth: int, stride: int) -> Layer:
-        return Layer(
-            name,
-            LayerKind.CONV,
-            (source,),
-            ofm_depth,
-            kernel=3,
-            stride=stride,
-            width=decide(Kind.WIDTH, name, widths),
-            bitwidth=decide(Kind.BITWIDTH, name, bitwidths),
-            sparsity=decide(Kind.SPARSITY, name, sparsities),
-        )
-
-    layers = (
-        Layer("image", LayerKind.INPUT),
-        conv("conv1", "image", 16, stride=2),
-        conv("conv2", "conv1", 32, stride=1),
-        conv("conv3", "conv2", 48, stride=2),
-        Layer("pool", LayerKind.GLOBAL_POOL, ("conv3",)),
-        Layer(
-            "classifier",
-            LayerKind.DENSE,
-            ("pool",),
-            10,
-            bitwidth=decide(Kind.BITWIDTH, "classifier", bitwidths),
-            sparsity=decide(Kind.SPARSITY, "classifier", sparsities),
-        ),
+    net = SpaceBuilder(
+        "digits",
+        "digits",
+        (8, 8, 1),
+        widths=widths,
+        bitwidths=bitwidths,
+        sparsities=sparsities,
+        limits=["1KB", "1.5KB"],
     )
-    return Space("digits", "digits", (8, 8, 1), tuple(decisions), layers)
+    x = net.input()
+    for ofm_depth, stride in ((16, 2), (32, 1), (48, 2)):
+        x = net.conv(x, ofm_depth, stride=stride)
+    net.dense(net.global_pool(x), 10, name="classifier")
+    return net.build()

@@ -14,6 +14,7 @@ from npusim.errors import ConfigError, UnknownNameError
 from spaces.base import Candidate, Space
 from spaces.costs import MEASURES, cost
 
+MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 UNIT_BYTES = {"B": 1, "KB": 1000, "KiB": 1024, "MB": 1000**2, "MiB": 1024**2}
 
 
@@ -71,6 +72,22 @@ class Limit:
             raise UnknownNameError("measure", self.measure, MEASURES)
         if self.most < 1:
             raise ConfigError(f"limit on {self.measure} must be at least 1, got {self.most}")
+
+    @classmethod
+    def parse(cls, text: str) -> Limit:
+        """A limit as people write it: a size such as ``1.5KB``, or a number such as ``50M macs``.
+
+        Raises:
+            ConfigError: neither.
+            UnknownNameError: no such measure.
+
+        >>> Limit.parse("50M macs"), Limit.parse("0.5 KB")
+        (Limit(measure='macs', most=50000000), Limit(measure='size_bits', most=4000))
+        """
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)([kMG]?)\s+([a-z_]+)\s*", text, re.ASCII)
+        if match is None:
+            return cls.size(text)
+        return cls(match[3], int(Fraction(match[1]) * MULTIPLES[match[2]]))
 
     @classmethod
     def size(cls, text: str) -> Limit:

@@ -17,20 +17,34 @@ MOVES_MAX = 100
 
 
 def single_changes(space: Space, choices: tuple[int, ...], fixed: int | None = None) -> np.ndarray:
-    """Option indices of all candidates that differ in one decision, i64 [n, n_decisions].
+    """Option indices of all candidates that one changed decision leads to, i64 [n, n_decisions].
+
+    Where the change brings layers that were not there, their decisions have their first option.
 
     Args:
+        space: what the candidate is of.
         choices: the candidate's option indices.
         fixed: position of a decision that must not change.
     """
     rows = []
-    for position, n in enumerate(space.n_options):
+    for position in _effective(space, choices):
         if position == fixed:
             continue
-        for option in range(n):
+        for option in range(space.n_options[position]):
             if option != choices[position]:
                 rows.append((*choices[:position], option, *choices[position + 1 :]))
-    return np.array(rows, dtype=np.int64).reshape(len(rows), len(choices))
+    return space.canonical(np.array(rows, dtype=np.int64).reshape(len(rows), len(choices)))
+
+
+def _effective(space: Space, choices: tuple[int, ...]) -> list[int]:
+    """Positions of the decisions that have an effect in a candidate."""
+    row = np.array([choices], dtype=np.int64)
+    without = {
+        position
+        for position, condition in space.conditions.items()
+        if not condition.at(lambda other: row[:, other]).all()
+    }
+    return [position for position in range(len(choices)) if position not in without]
 
 
 def mutate(
@@ -38,8 +52,9 @@ def mutate(
 ) -> Candidate:
     """One random move, and with a limit a second one where the first would break it.
 
-    A decision is drawn uniformly among those with several options; with probability `NEAR` it moves
-    to an adjacent option, else to any other one. If that breaks the limit, a second decision is
+    A decision is drawn uniformly among those with an effect and several options; with probability
+    `NEAR` it moves to an adjacent option, else, as operators always, to any other one. Decisions of
+    layers that the move brings are drawn uniformly. If that breaks the limit, a second decision is
     changed so that the cost comes as close below the limit as one change can bring it. Without such
     a change another move is tried, and after `MOVES_MAX` a candidate is drawn from the whole
     feasible set. So a mutation near the limit can trade one decision against another.
@@ -52,8 +67,9 @@ def mutate(
         InfeasibleError: nothing is within `limit`.
     """
     space.require(candidate)
-    free = np.flatnonzero(space.n_options > 1)
-    if free.size == 0:
+    effective = _effective(space, candidate.choices)
+    free = [position for position in effective if space.n_options[position] > 1]
+    if not free:
         raise ConfigError(f"space {space.name!r} must have two candidates to mutate, got one")
     for _ in range(MOVES_MAX):
         position = int(rng.choice(free))
@@ -69,16 +85,54 @@ def mutate(
 
 def _move(space: Space, candidate: Candidate, position: int, rng: np.random.Generator) -> Candidate:
     choices = list(candidate.choices)
-    choices[position] = _other_option(choices[position], int(space.n_options[position]), rng)
-    return Candidate(candidate.space_hash, tuple(choices))
+    n = int(space.n_options[position])
+    near = space.decisions[position].ordered and rng.random() < NEAR
+    choices[position] = _other_option(choices[position], n, near, rng)
+    if space.conditions:
+        before = {*_effective(space, candidate.choices)}
+        for other in _effective(space, tuple(choices)):
+            if other not in before:
+                choices[other] = int(rng.integers(space.n_options[other]))
+    return space.candidate(choices)
 
 
-def _other_option(current: int, n: int, rng: np.random.Generator) -> int:
-    if rng.random() < NEAR:
+def _other_option(current: int, n: int, near: bool, rng: np.random.Generator) -> int:
+    if near:
         adjacent = [option for option in (current - 1, current + 1) if 0 <= option < n]
         return int(rng.choice(adjacent))
     other = int(rng.integers(n - 1))
     return other + (other >= current)
+
+
+def crossover(
+    space: Space,
+    first: Candidate,
+    second: Candidate,
+    rng: np.random.Generator,
+    limit: Limit | None = None,
+) -> Candidate:
+    """A candidate that has each decision from one of two others, at random.
+
+    Where that breaks the limit, decisions of the second are taken back one after another, in random
+    order, until it does not. If the second adds nothing that fits, that is the first one itself.
+
+    Raises:
+        ConfigError: a candidate is of another space, or the first is beyond the limit.
+    """
+    space.require(first)
+    space.require(second)
+    if limit is not None and not limit.allows(space, first):
+        raise ConfigError(f"first candidate of a crossover must be within {limit}, got one beyond")
+    taken = rng.permutation(np.flatnonzero(rng.random(len(first.choices)) < 0.5)).tolist()
+    choices = list(first.choices)
+    for position in taken:
+        choices[position] = second.choices[position]
+    child = space.candidate(choices)
+    while limit is not None and not limit.allows(space, child):
+        position = taken.pop()
+        choices[position] = first.choices[position]
+        child = space.candidate(choices)
+    return child
 
 
 def _compensate(space: Space, moved: Candidate, fixed: int, limit: Limit) -> Candidate | None:

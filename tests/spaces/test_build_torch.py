@@ -9,7 +9,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch to build modules")
 
 from npusim.errors import ConfigError  # noqa: E402
+from spaces.base import Given  # noqa: E402
 from spaces.build_torch import CompressedWeight, Quantize, build  # noqa: E402
+from spaces.builder import SpaceBuilder  # noqa: E402
 from spaces.digits import digits  # noqa: E402
 
 
@@ -110,3 +112,94 @@ def test_weights_are_drawn_from_the_generator():
 def test_candidates_of_another_space_are_refused():
     with pytest.raises(ConfigError, match="candidate must be of space 'digits'"):
         build(digits(bitwidths=(8,)), digits().largest(), torch.Generator())
+
+
+def built(make, image=(1, 4, 7, 6)):
+    """The net of a space of one candidate behind an image [N, C, H, W]."""
+    _, depth, height, width = image
+    net = SpaceBuilder("one", "digits", (height, width, depth))
+    make(net, net.input())
+    space = net.build()
+    return build(space, space.largest(), torch.Generator().manual_seed(0)).eval()
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 2), (4, 2), (9, 4), (1, 2), (3, 1)])
+def test_transpose_convolutions_are_the_transpose_of_same_convolutions(kernel, stride):
+    """<conv(x), y> = <x, transpose(y)> with the weights of one in the other."""
+    up = built(lambda net, x: net.transpose_conv(x, 3, kernel, stride))
+    down = built(
+        lambda net, x: net.conv(x, 4, kernel, stride, norm=False, bias=False, activation="none"),
+        image=(1, 3, 7 * stride, 6 * stride),
+    )
+    weights = up.weights()["transpose_conv1"].theta  # [3, 4, k, k]
+    down.weights()["conv1"].theta.data = weights.data.transpose(0, 1)
+    y, x = torch.randn(1, 4, 7, 6), torch.randn(1, 3, 7 * stride, 6 * stride)
+    assert up(y).shape == x.shape
+    assert down(x).shape == y.shape
+    left, right = (down(x) * y).sum().item(), (x * up(y)).sum().item()
+    assert left == pytest.approx(right, rel=1e-3, abs=1e-3)  # float32 sums
+
+
+def test_depthwise_convolutions_keep_channels_apart():
+    net = built(lambda net, x: net.depthwise(x, 3, norm=False, activation="none"))
+    x = torch.zeros(1, 4, 7, 6)
+    x[:, 2] = 1.0
+    assert net(x).abs().sum((0, 2, 3)).nonzero().flatten().tolist() == [2]
+
+
+@pytest.mark.parametrize(("kind", "by_hand"), [("average_pool", 2.5), ("max_pool", 4.0)])
+def test_pools_do_not_count_padding(kind, by_hand):
+    net = built(lambda net, x: getattr(net, kind)(x, 3, 2), image=(1, 1, 4, 4))
+    x = torch.full((1, 1, 4, 4), -100.0)
+    x[0, 0, 2:, 2:] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert net(x).shape == (1, 1, 2, 2)
+    assert net(x)[0, 0, 1, 1].item() == by_hand  # 3x3 from row 2 on: two rows are padding
+
+
+@pytest.mark.parametrize("ofm_depth", [2, 7])
+def test_matched_depths_are_the_first_channels_and_zeros(ofm_depth):
+    def make(net, x):
+        wide = net.conv(x, ofm_depth)
+        net.add(net.match_depth(x, like=wide), wide)
+
+    net = built(make)
+    x = torch.randn(1, 4, 7, 6)
+    found = net.blocks["match_depth1"](x)
+    kept = min(4, ofm_depth)
+    assert torch.equal(found[:, :kept], x[:, :kept])
+    assert found.shape[1] == ofm_depth
+    assert not found[:, kept:].any()
+
+
+def test_depth_becomes_space_in_steps_of_two():
+    net = built(lambda net, x: net.depth_to_space(x, 4), image=(1, 32, 2, 3))
+    x = torch.arange(32 * 6.0).reshape(1, 32, 2, 3)
+    found = net(x)
+    assert found.shape == (1, 2, 8, 12)
+    for c, row, column in ((0, 0, 0), (1, 1, 0), (0, 2, 3), (1, 7, 11)):
+        outer = 2 * (row // 2 % 2) + column // 2 % 2  # the first step's pixel
+        inner = 2 * (row % 2) + column % 2
+        channel = outer * 8 + inner * 2 + c
+        assert found[0, c, row, column] == x[0, channel, row // 4, column // 4]
+
+
+def test_zeros_have_the_shape_of_a_pool():
+    net = built(lambda net, x: net.add(net.zero(x, 2), net.average_pool(x, 3, 2)))
+    x = torch.randn(1, 4, 7, 6)
+    assert torch.equal(net(x), net.blocks["average_pool1"](x))
+
+
+def test_sums_and_activations():
+    def make(net, x):
+        net.add(net.activation(x, "relu6"), x, x, activation="prelu")
+
+    x = torch.tensor([-1.0, 9.0, 2.0, 0.0]).reshape(1, 4, 1, 1)
+    assert built(make, image=(1, 4, 1, 1))(x).flatten().tolist() == [-0.5, 24.0, 6.0, 0.0]
+
+
+def test_operations_of_networks_cannot_be_trained():
+    net = SpaceBuilder("given", "", (8, 8, 4), bitwidths=(4, 8))
+    net.given([net.input()], Given("CONV_2D", (8, 8, 4), 4, n_weights=16, macs=1024), "op")
+    space = net.build()
+    with pytest.raises(ConfigError, match="layer 'op' must be of a kind that can be trained"):
+        build(space, space.largest(), torch.Generator())

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_feasible import branching_space
 
 from npusim.errors import ConfigError
-from spaces.base import Candidate
+from spaces.base import Candidate, Space
+from spaces.builder import SpaceBuilder
 from spaces.costs import cost
 from spaces.digits import digits
 from spaces.feasible import feasible_set, smallest
@@ -15,6 +17,7 @@ from spaces.limits import Limit
 from spaces.moves import single_changes
 
 SPACE = digits()
+BRANCHING = branching_space()
 
 
 def distance(first: Candidate, second: Candidate) -> int:
@@ -79,3 +82,77 @@ def test_a_space_of_one_candidate_has_no_mutation():
     space = digits(widths=(1.0,), bitwidths=(8,), sparsities=(1.0,))
     with pytest.raises(ConfigError, match="must have two candidates to mutate, got one"):
         space.mutate(space.largest(), np.random.default_rng(0))
+
+
+class TestWhereLayersComeAndGo:
+    """Moves in a space whose choices leave layers out, and decisions without effect."""
+
+    def test_neighbours_are_candidates_that_one_decision_leads_to(self):
+        for candidate in BRANCHING.enumerate()[::50]:
+            found = BRANCHING.neighbours(candidate)
+            assert len(found) == len(set(found))
+            assert candidate not in found
+            assert set(found) <= set(BRANCHING.enumerate())
+
+    def test_every_candidate_is_reached_by_mutations(self):
+        space = digits_with_an_operator()
+        rng, seen = np.random.default_rng(0), set()
+        candidate = space.largest()
+        for _ in range(3000):
+            candidate = space.mutate(candidate, rng)
+            seen.add(candidate)
+        assert seen == set(space.enumerate())
+
+    def test_mutations_always_change_the_network(self):
+        rng = np.random.default_rng(0)
+        candidate = BRANCHING.sample(rng)
+        for _ in range(200):
+            mutant = BRANCHING.mutate(candidate, rng)
+            assert mutant != candidate
+            assert BRANCHING.candidate(mutant.choices) == mutant
+            candidate = mutant
+
+
+def digits_with_an_operator() -> Space:
+    net = SpaceBuilder("small", "digits", (4, 4, 2), widths=(0.5, 1.0))
+    x = net.conv(net.input(), 4, name="stem")
+    inside = net.conv(net.conv(x, 4, (1, 3, 5), name="inside"), 4, name="back")
+    net.choose({"a": x, "b": inside, "c": net.add(x, inside)}, "block")
+    return net.build()
+
+
+class TestCrossover:
+    def test_takes_each_decision_from_one_of_both(self):
+        rng = np.random.default_rng(0)
+        first, second = SPACE.sample(rng), SPACE.sample(rng)
+        children = [SPACE.crossover(first, second, rng) for _ in range(200)]
+        parents = np.array([first.choices, second.choices])
+        for child in children:
+            assert (parents == np.array(child.choices)).any(axis=0).all()
+        shares = np.array([np.array(each.choices) == parents[1] for each in children]).mean(axis=0)
+        differ = parents[0] != parents[1]
+        assert np.abs(shares[differ] - 0.5).max() < 0.2  # 200 draws: 5 standard deviations
+
+    def test_stays_within_a_limit_and_still_mixes(self):
+        rng, limit = np.random.default_rng(0), Limit.size("0.5KB")
+        distances = []
+        for _ in range(200):
+            first, second = (SPACE.sample_feasible(rng, limit) for _ in range(2))
+            child = SPACE.crossover(first, second, rng, limit)
+            assert limit.allows(SPACE, child)
+            distances.append((distance(first, child), distance(second, child)))
+        assert np.mean([0 not in pair for pair in distances]) > 0.9
+
+    def test_makes_candidates_where_layers_come_and_go(self):
+        rng = np.random.default_rng(0)
+        for _ in range(100):
+            first, second = BRANCHING.sample(rng), BRANCHING.sample(rng)
+            child = BRANCHING.crossover(first, second, rng)
+            assert BRANCHING.candidate(child.choices) == child
+
+    def test_refuses_parents_beyond_the_limit_or_of_another_space(self):
+        rng, largest = np.random.default_rng(0), SPACE.largest()
+        with pytest.raises(ConfigError, match=r"must be within 500.0 B, got one beyond"):
+            SPACE.crossover(largest, largest, rng, Limit.size("500B"))
+        with pytest.raises(ConfigError, match="candidate must be of space 'digits'"):
+            SPACE.crossover(largest, BRANCHING.largest(), rng)

@@ -114,9 +114,9 @@ POOL = Layer("pool", LayerKind.GLOBAL_POOL, ("conv",))
         ((IMAGE, CONV, _with(CONV, inputs=("conv",))), "unique, got 'conv' twice"),
         ((IMAGE, _with(CONV, inputs=())), "inputs of layer 'conv' must be 1, got 0"),
         ((IMAGE, _with(CONV, inputs=("conv",))), "must be earlier layers, got 'conv'"),
-        ((IMAGE, _with(CONV, ofm_depth=0)), "ofm_depth of layer 'conv' must be at least 1"),
+        ((IMAGE, _with(CONV, ofm_depth=0)), "ofm_depth of layer 'conv' must be in 1..65536, got 0"),
         ((IMAGE, CONV, _with(POOL, ofm_depth=3)), "ofm_depth of layer 'pool' must be 0, got 3"),
-        ((IMAGE, _with(CONV, kernel=0)), "kernel of layer 'conv' must be at least 1, got 0"),
+        ((IMAGE, _with(CONV, kernel=0)), "kernel of layer 'conv' must be in 1..65536, got 0"),
         ((IMAGE, CONV, _with(POOL, stride=2)), "stride of layer 'pool' must be 1, got 2"),
         ((IMAGE, _with(CONV, width="x")), "decision must be one of b, w, got 'x'"),
         ((IMAGE, _with(CONV, width="b")), "must name a width decision, got 'b' of kind bitwidth"),
@@ -217,3 +217,40 @@ def test_candidates_are_small_values():
     assert hash(first) == hash(second)
     assert isinstance(first, Candidate)
     assert pickle.loads(pickle.dumps(first)) == first
+
+
+HASHES = {
+    "cifar100": "61e0f2f72e9d76d1",
+    "digits": "37440b3e1ea429c4",
+    "imagenet": "2bf006390f3171ff",
+    "nas_bench_201": "3c0da6a67665c2cb",
+    "super_resolution": "65638b8a8b453cfb",
+    "tiny_imagenet": "999565e7f5d8b821",
+}
+
+
+@pytest.mark.parametrize("name", sorted(HASHES))
+def test_definitions_stay_what_stored_candidates_belong_to(name):
+    """A changed hash makes every stored run and candidate of the space one of another space."""
+    assert spaces.get(name).content_hash == HASHES[name]
+
+
+def test_stored_candidates_are_read():
+    options = {d.name: d.options[0] for d in digits().decisions}
+    text = json.dumps(
+        {
+            "format": "npusim.candidate",
+            "version": 1,
+            "space": "digits",
+            "space_hash": HASHES["digits"],
+            "options": options,
+        }
+    )
+    assert digits().from_json(text).choices == (0,) * 11
+
+
+def test_what_layers_have_by_default_changes_no_hash():
+    definition = space(IMAGE, CONV).definition()
+    assert definition["layers"][0] == {"name": "image", "kind": "input"}
+    assert definition["layers"][1]["kernel"] == 3
+    assert "given" not in definition["layers"][1]

@@ -165,5 +165,7 @@ def test_limits_are_checked():
     for make in (lambda: Limit("size_bits", 0), lambda: Limit.size("0.1B")):
         with pytest.raises(ConfigError, match="limit on size_bits must be at least 1, got 0"):
             make()
-    with pytest.raises(NpusimError, match="measure must be one of macs, size_bits, got 'size'"):
+    with pytest.raises(
+        NpusimError, match="measure must be one of macs, n_parameters, size_bits, got 'size'"
+    ):
         Limit("size", 1)
