@@ -182,7 +182,11 @@ class Reader:
         step = tuple(int(row[f"ofm_strides_{axis}"]) for axis in "hw")
         shape = shape_of(last, "ofm_shape")
         ofm = View(self.written[row["id"]], shape, *part_of(row, "ofm"), step)
-        return NpuOp(row["name"], KINDS[row["operator"]], ifm, ofm, self.input(row, 1))
+        kind = KINDS[row["operator"]] if last["reverse_type"] == "None" else "reverse"
+        kernel = int(row["kernel_size_y"]), int(row["kernel_size_x"])
+        transposed = row["transpose_type"] != "None"
+        ifm2 = self.input(row, 1)
+        return NpuOp(row["name"], kind, ifm, ofm, ifm2, kernel=kernel, transposed=transposed)
 
     def schedule(self) -> MemorySchedule:
         n_ops = len(self.rows)

@@ -9,17 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import regor_oracle as oracle
 from compiled_programs import Compiled, Reader, compiled_models, compiled_networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_tables import SHAPE, chain, schedules, tables
 
+import npusim
 from npusim.cost import reference_memory as reference
 from npusim.cost.formats import map_formats
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges, peak_bytes
 from npusim.cost.memory_table import memory_table
 from npusim.cost.program import FeatureMap, NpuOp, Program, View
 from npusim.errors import ConfigError
+from npusim.network_builder import NetworkBuilder
 
 BYTES = 8 * 8 * 32
 """Of a map of SHAPE in NHCWB16."""
@@ -189,6 +192,16 @@ class TestCascades:
         ranges = live_ranges(chain(SHAPE, SHAPE, SHAPE, SHAPE), schedule=rows)
         assert ranges.n_bytes.tolist() == [BYTES, BYTES, 480, BYTES]
 
+    def test_know_which_input_the_rolling_buffer_is(self):
+        program = chain(SHAPE, SHAPE, SHAPE, kinds=("conv", "add"))
+        second = replace(program.ops[1], ifm=View(3, SHAPE), ifm2=View(1, SHAPE))
+        maps = (*program.maps, FeatureMap("other", SHAPE, is_input=True))
+        rows = schedule(*self.ROWS[:2], cascade=[1, 1], rolling_bytes=[0, 480])
+        ranges = live_ranges(
+            replace(program, maps=maps, ops=(program.ops[0], second)), schedule=rows
+        )
+        assert ranges.n_bytes[ranges.of_map].tolist() == [BYTES, 480, BYTES, 8 * 8 * 24]
+
     def test_replace_nothing(self):
         program = chain(SHAPE, SHAPE, SHAPE, kinds=("max_pool", "abs"))
         rows = schedule(*self.ROWS[:2], cascade=[1, 1])
@@ -305,6 +318,24 @@ class TestCompiler:
         }
         assert len(found) > 40
         assert {label: names for label, names in found.items() if names} == {}
+
+    @pytest.mark.parametrize("kind", ["MUL", "SUB"])
+    def test_cascades_through_a_second_operand(self, kind):
+        rng = np.random.default_rng(0)
+        net = NetworkBuilder("second operand")
+        x = net.input((1, 48, 48, 16), scale=0.05)
+        for depth in (32, 8):
+            codes = rng.integers(-9, 10, (depth, 3, 3, x.shape[3])).astype(np.int8)
+            weights = net.constant(codes, scales=0.01)
+            bias = net.bias([0] * depth, x, weights)
+            x = net.op("CONV_2D", x, weights, bias, scale=0.05, padding="SAME")
+            factor = net.constant(np.ones((1, 1, 1, depth), np.int8), scales=0.1)
+            x = net.op(kind, factor, x, scale=0.05, shape=x.shape)
+        network = net.build(x)
+        wanted = oracle.compile_model(network, "ethos-u55-128", optimise="size").perf_report
+        assert wanted.cascades == 1
+        cost = npusim.estimate(network, "ethos-u55-128", optimise="size")
+        assert cost.sram_peak_bytes == wanted.memories["Sram"].peakUsage
 
     @pytest.mark.slow
     def test_many_random_networks(self):
