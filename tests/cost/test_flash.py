@@ -178,5 +178,7 @@ class TestCompiler:
         found = {
             label: error_bytes(compiled, network)
             for label, network, compiled in compiled_models(models_dir)
+            if len(Reader(compiled, network).rows) == len(lowered(network).ops)
         }
+        assert len(found) >= 15
         assert {label: error for label, error in found.items() if error} == {}

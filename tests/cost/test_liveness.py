@@ -196,7 +196,9 @@ class TestCascades:
         program = chain(SHAPE, SHAPE, SHAPE, kinds=("conv", "add"))
         second = replace(program.ops[1], ifm=View(3, SHAPE), ifm2=View(1, SHAPE))
         maps = (*program.maps, FeatureMap("other", SHAPE, is_input=True))
-        rows = schedule(*self.ROWS[:2], cascade=[1, 1], rolling_bytes=[0, 480])
+        rows = schedule(
+            *self.ROWS[:2], cascade=[1, 1], rolling_bytes=[0, 480], rolling_input=[0, 1]
+        )
         ranges = live_ranges(
             replace(program, maps=maps, ops=(program.ops[0], second)), schedule=rows
         )
