@@ -140,7 +140,7 @@ def stored_rows(folder: Path, npu: str) -> Iterator[Row]:
 def geometry_of(row: Row, upscale: tuple[int, int] = (1, 1), table: bool = False) -> MacGeometry:
     """The operation of a row, its traversal chosen as we do."""
     ifm = tuple(row[f"ifm_slice_{axis}"] or row[f"ifm_shape_{axis}"] for axis in "hwc")
-    ofm = tuple(row[f"ofm_shape_{axis}"] for axis in "hwc")
+    ofm = tuple(row[f"ofm_slice_{axis}"] or row[f"ofm_shape_{axis}"] for axis in "hwc")
     kernel, stride, dilation = (
         (row[f"kernel_{what}_y"], row[f"kernel_{what}_x"])
         for what in ("size", "stride", "dilation")

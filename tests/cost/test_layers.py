@@ -239,7 +239,7 @@ def unary(kind, shape, parameter, **attributes) -> Op:
             unary("RESIZE_BILINEAR", (1, 4, 4, 8), [16, 16], half_pixel_centers=True),
             r"one of \[2\] along all axes, got \(4, 4\) to \(16, 16\)",
         ),
-        (unary("RESHAPE", (1, 4, 4, 8), [1, 128]), "kind must take weights on the NPU"),
+        (unary("LOG_SOFTMAX", (1, 4, 4, 8), [1]), "kind must be one that the NPU executes"),
     ],
 )
 def test_reason_for_the_cpu(op, reason):
