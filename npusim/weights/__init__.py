@@ -7,6 +7,11 @@ compresses them, `encoded_size` says how long that would be, `decode` and `resto
 
 from __future__ import annotations
 
+from npusim.weights.chunks import (
+    chunk_iterations,
+    estimate_iterations_from_counts,
+    planned_iterations,
+)
 from npusim.weights.conditioning import (
     condition,
     least_error_clip,
@@ -46,6 +51,7 @@ __all__ = [
     "as_printed_bits",
     "binary_entropy_bits",
     "choose_traversal",
+    "chunk_iterations",
     "coded_weights",
     "compressed_bytes",
     "condition",
@@ -54,6 +60,7 @@ __all__ = [
     "encode",
     "encoded_size",
     "entropy_bits",
+    "estimate_iterations_from_counts",
     "estimate_size",
     "estimate_size_from_counts",
     "least_error_clip",
@@ -61,6 +68,7 @@ __all__ = [
     "mask_aware_bits",
     "pack_scales",
     "padding_runs",
+    "planned_iterations",
     "prune",
     "reorder",
     "reorder_slices",
