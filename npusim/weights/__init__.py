@@ -13,11 +13,14 @@ from npusim.weights.chunks import (
     planned_iterations,
 )
 from npusim.weights.conditioning import (
+    cluster,
     condition,
     least_error_clip,
     magnitude_mask,
+    n_of_m,
     prune,
     requantize,
+    weight_error,
 )
 from npusim.weights.estimate import estimate_size, estimate_size_from_counts, value_counts
 from npusim.weights.measures import (
@@ -52,6 +55,7 @@ __all__ = [
     "binary_entropy_bits",
     "choose_traversal",
     "chunk_iterations",
+    "cluster",
     "coded_weights",
     "compressed_bytes",
     "condition",
@@ -66,6 +70,7 @@ __all__ = [
     "least_error_clip",
     "magnitude_mask",
     "mask_aware_bits",
+    "n_of_m",
     "pack_scales",
     "padding_runs",
     "planned_iterations",
@@ -79,5 +84,6 @@ __all__ = [
     "split_dilation",
     "unpack_scales",
     "value_counts",
+    "weight_error",
     "weights_entropy_bits",
 ]
