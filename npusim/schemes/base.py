@@ -97,7 +97,7 @@ class Scheme(ABC):
         Raises:
             ConfigError: values of another type, shape or range.
         """
-        array = self._checked(values)
+        array = self.checked(values)
         return array if self.lossless else self._conditioned(array)
 
     def symbols(self, values: npt.ArrayLike) -> Symbols:
@@ -151,13 +151,18 @@ class Scheme(ABC):
         return values
 
     def _codable(self, values: npt.ArrayLike) -> Values:
-        array = self._checked(values)
+        array = self.checked(values)
         refusal = None if self.lossless else self._refusal(array)
         if refusal is not None:
             raise ConfigError(f"weights for scheme {self.name!r} must {refusal}")
         return array
 
-    def _checked(self, values: npt.ArrayLike) -> Values:
+    def checked(self, values: npt.ArrayLike) -> Values:
+        """Weights as the hooks take them.
+
+        Raises:
+            ConfigError: values of another type, shape or range.
+        """
         if isinstance(values, (list, tuple)) and not values:
             return np.empty(0, np.int16)
         array = integer_array("weights", values)

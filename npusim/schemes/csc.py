@@ -8,14 +8,17 @@ from typing import ClassVar
 
 import numpy as np
 
+from npusim.errors import StreamError
 from npusim.schemes.base import Scheme, Values
 from npusim.schemes.csr import ROW_MAX, Csr
 from npusim.schemes.decoder import Decoder, Symbols
 
+_COUNT_BYTES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Csc(Scheme):
-    """Column pointers; then a row and a weight for each non-zero, column by column.
+    """How many weights there are in 32 bits, then what `csr` makes of the columns.
 
     Attributes:
         row_weights: weights of a row, 1..65536: as many columns; the last row is filled up with
@@ -23,7 +26,7 @@ class Csc(Scheme):
         bits: width of a weight, 1..9.
 
     >>> Csc(row_weights=2).encode([0, 3, 0, 0]).hex()
-    '000000000000000001000000000003'
+    '04000000000000000000000001000000000003'
     """
 
     name: ClassVar[str] = "csc"
@@ -63,15 +66,27 @@ class Csc(Scheme):
         return np.ascontiguousarray(padded.reshape(rows, self.row_weights).T).ravel()
 
     def _size(self, values: Values) -> int:
-        return self._columns(values.size).size(self._turned(values))
+        return _COUNT_BYTES + self._columns(values.size).size(self._turned(values))
 
     def _encode(self, values: Values) -> bytes:
-        return self._columns(values.size).encode(self._turned(values))
+        count = values.size.to_bytes(_COUNT_BYTES, "little")
+        return count + self._columns(values.size).encode(self._turned(values))
 
     def _decode(self, stream: bytes, n: int) -> Values:
+        found = int.from_bytes(stream[:_COUNT_BYTES], "little")
+        if len(stream) < _COUNT_BYTES or found != n:
+            raise StreamError(f"stream must hold {n} weights, got {found}", 0)
         rows = -(-n // self.row_weights)
-        turned = self._columns(n).decode(stream, rows * self.row_weights)
+        if rows > ROW_MAX:
+            raise StreamError(f"stream must hold at most {ROW_MAX} rows, got {rows}", 0)
+        try:
+            turned = self._columns(n).decode(stream[_COUNT_BYTES:], rows * self.row_weights)
+        except StreamError as error:
+            message = str(error).removesuffix(f" (at bit {error.bit_offset})")
+            raise StreamError(message, error.bit_offset + 8 * _COUNT_BYTES) from None
         values = np.ascontiguousarray(turned.reshape(self.row_weights, rows).T).ravel()
+        if values[n:].any():
+            raise StreamError(f"stream must hold {n} weights, got more", 8 * len(stream))
         return values[:n]
 
     def _symbols(self, values: Values) -> Symbols:

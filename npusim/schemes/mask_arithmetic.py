@@ -69,7 +69,7 @@ class MaskArithmetic(Scheme):
 
     def mask_bytes(self, values: Values) -> int:
         """Bytes of the mask alone."""
-        array = self._checked(values)
+        array = self.checked(values)
         return self._put_mask(array, _probability(array), np.empty(0, np.uint8))
 
     def _size(self, values: Values) -> int:

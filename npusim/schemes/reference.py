@@ -72,3 +72,57 @@ def fill_entries(values: Sequence[int], run_max: int, group: int) -> list[list[t
                 run += 1
         groups.append(entries)
     return groups
+
+
+def run_lanes(
+    parts: Sequence[Sequence[tuple[int, int, int]]],
+    fifo: int,
+    dma: int,
+    rates: tuple[int, int, int],
+) -> tuple[int, int]:
+    """Cycles of lanes for their symbols of bits, weights and steps, and cycles they had no bits.
+
+    `rates` are what a lane can do of each in a cycle, steps in 65536ths.
+    """
+    lanes = [_Lane(part) for part in parts]
+    cycles = waits = 0
+    while any(lane.symbols for lane in lanes):
+        left = dma
+        for i in range(len(lanes)):
+            left -= lanes[(cycles + i) % len(lanes)].fill(left, fifo)
+        waits += sum(lane.work(*rates) for lane in lanes if lane.symbols)
+        cycles += 1
+    return cycles, waits
+
+
+class _Lane:
+    def __init__(self, symbols: Sequence[tuple[int, int, int]]):
+        self.symbols = [[bits, weights, 65536 * steps] for bits, weights, steps in symbols]
+        self.unread = sum(bits for bits, _, _ in symbols)
+        self.fifo = self.credit = 0
+
+    def fill(self, left: int, room: int) -> int:
+        got = min(left, room - self.fifo, self.unread)
+        self.fifo += got
+        self.unread -= got
+        return got
+
+    def work(self, bits: int, weights: int, steps: int) -> bool:
+        """One cycle; whether it ended for want of bits."""
+        self.credit = min(self.credit, 65536) + steps
+        while self.symbols:
+            symbol = self.symbols[0]
+            taken = min(bits, self.fifo, symbol[0])
+            bits, self.fifo, symbol[0] = bits - taken, self.fifo - taken, symbol[0] - taken
+            done = min(self.credit, symbol[2])
+            self.credit, symbol[2] = self.credit - done, symbol[2] - done
+            if symbol[0]:
+                return self.fifo == 0 and bits > 0
+            if symbol[2]:
+                return False
+            given = min(weights, symbol[1])
+            weights, symbol[1] = weights - given, symbol[1] - given
+            if symbol[1]:
+                return False
+            self.symbols.pop(0)
+        return False
