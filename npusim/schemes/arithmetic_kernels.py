@@ -3,7 +3,7 @@
 
 The coder keeps an interval of `span`, at most 48 bits wide, and hands out its leading byte when
 that is settled. A one takes the lower part of the interval, of probability / 65536; probabilities
-are 1..65535. At the end one more byte names a point of the interval; bytes after it count as zero.
+are 1..65535. At the end two more bytes name a part of the interval, whatever follows them.
 
 Twins: reference_codes.py, functions of the same names.
 """
@@ -31,13 +31,14 @@ def add_carry(out, at):  # out u8: add one to the byte before `at`, where there 
 
 
 @kernel
-def put_last(low, out, at):  # -> bytes with the one that names a point of the interval
-    last = (low + LEAST_SPAN - 1) >> 40
+def put_last(low, out, at):  # -> bytes with the two that name a part of the interval
+    last = (low + (1 << 32) - 1) >> 32
     if out.size:
-        if last > 255:
+        if last > 65535:
             add_carry(out, at)
-        out[at] = last & 255
-    return at + 1
+        out[at] = last >> 8 & 255
+        out[at + 1] = last & 255
+    return at + 2
 
 
 @kernel
@@ -88,9 +89,9 @@ def take_mask(data, probability, mask):
             code = code << 8 | next_byte(data, at)
             span <<= 8
             at += 1
-            if at > data.size + 5:
+            if at > data.size + 4:
                 return at
-    return at - 5
+    return at - 4
 
 
 @kernel
@@ -211,6 +212,6 @@ def take_values(data, shares, values):
         values[i] = value
         earlier = before
         before = n
-        if state[2] > data.size + 5:
+        if state[2] > data.size + 4:
             return state[2]
-    return state[2] - 5
+    return state[2] - 4

@@ -30,7 +30,7 @@ class Cabac(Scheme):
     and an Exp-Golomb code; probabilities are exact to 16 bits; nothing is quantized on the way.
 
     >>> Cabac().size([0] * 1000)
-    1
+    2
     """
 
     name: ClassVar[str] = "cabac"
@@ -75,7 +75,7 @@ class Cabac(Scheme):
     def _decode(self, stream: bytes, n: int) -> Values:
         from npusim.schemes.arithmetic_kernels import take_values
 
-        if n > (len(stream) + 6) << 14:  # a bin takes 1/1419 bit or more
+        if n > len(stream) << 15:  # a bin takes 1/1419 bit or more
             raise StreamError(f"stream must hold {n} weights, got its end before", 8 * len(stream))
         values = np.empty(n, np.int16)
         used = int(take_values(np.frombuffer(stream, np.uint8).copy(), self._shares, values))

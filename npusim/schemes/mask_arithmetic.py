@@ -29,7 +29,7 @@ _K_BITS = 8
 class MaskArithmetic(Scheme):
     """The share of non-zeros in 16 bits, log2 of the divisor in 8, the mask, the non-zeros.
 
-    The mask takes its entropy and a byte at the most.
+    The mask takes its entropy and two bytes at the most.
 
     Attributes:
         nonzeros: "gr" for Golomb-Rice codes (`MaskRleGr` says which), "raw" for `bits` bits each.
@@ -38,7 +38,7 @@ class MaskArithmetic(Scheme):
     Source: [UDC] section 6.2, "by compressing m using arithmetic coding".
 
     >>> MaskArithmetic().size([0] * 1000), MaskArithmetic().mask_bytes([0] * 500 + [1] * 500)
-    (4, 125)
+    (5, 126)
     """
 
     name: ClassVar[str] = "mask-arithmetic"
@@ -109,7 +109,7 @@ class MaskArithmetic(Scheme):
         if probability == 0 or k > 15 or (k and self.nonzeros == "raw"):
             raise StreamError("header must hold a probability and a divisor, got others", 0)
         data = np.frombuffer(stream, np.uint8)[reader.at // 8 :].copy()
-        if n > 8 * (data.size + 6) << 17:  # a place takes 2**-17 bits or more
+        if n > data.size << 20:  # a place takes 2**-17 bits or more
             raise reader.truncated()
         mask = np.empty(n, np.uint8)
         used = int(take_mask(data, probability, mask))

@@ -106,15 +106,15 @@ class IntervalEncoder:
             self.low, self.span, self.n_bytes = self.low << 8, self.span << 8, self.n_bytes + 1
 
     def to_bytes(self) -> bytes:
-        """The shortest of whole bytes in the interval that a decoder needs no more to know."""
-        return (-(-self.low // _LEAST_SPAN)).to_bytes(self.n_bytes + 1, "big")
+        """Bytes that lie in the interval whatever follows them."""
+        return (-(-self.low // (1 << 32))).to_bytes(self.n_bytes + 2, "big")
 
 
 class IntervalDecoder:
     """Reads what `IntervalEncoder` wrote: the stream less the interval's beginning."""
 
     def __init__(self, data: bytes):
-        self.data = data + bytes(5)
+        self.data = data + bytes(4)
         self.code = int.from_bytes(self.data[:6].ljust(6, b"\0"), "big")
         self.span, self.used = 1 << 48, 6
 
@@ -143,7 +143,7 @@ def put_mask(values: Sequence[int], probability: int) -> bytes:
 def take_mask(data: bytes, probability: int, n: int) -> tuple[list[int], int]:
     """`n` places of a mask, and the bytes that are its own."""
     decoder = IntervalDecoder(data)
-    return [decoder.take(probability) for _ in range(n)], decoder.used - 5
+    return [decoder.take(probability) for _ in range(n)], decoder.used - 4
 
 
 class _Contexts:
@@ -218,7 +218,7 @@ def take_values(data: bytes, memory: int, n: int) -> tuple[list[int], int]:
     for _ in range(n):
         values.append(next(_walk(take, 0, before, earlier)))
         before, earlier = abs(values[-1]).bit_length(), before
-    return values, decoder.used - 5
+    return values, decoder.used - 4
 
 
 # --- bit planes -------------------------------------------------------------------------------

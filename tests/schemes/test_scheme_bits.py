@@ -35,11 +35,11 @@ BY_HAND: list[tuple[str, dict[str, Any], list[int], str]] = [
     # 1 1 1 1 1 1 1 3: a single one at the seventh difference, in plane 1; plane 0 is zero again
     ("bit-plane", {}, [1] * 7 + [3], "1" * 8 + number(1, 8) + "01" + number(5, 3)
      + "00011" + number(6, 3) + "00001"),
-    ("cabac", {}, [], number(0, 8)),
+    ("cabac", {}, [], number(0, 16)),
     # the upper half of the interval: 0b1
-    ("cabac", {}, [0], number(0x80, 8)),
+    ("cabac", {}, [0], number(0x80, 16)),
     # not zero: lower half; positive: upper half of it; one bit long: upper half of that: 0b011
-    ("cabac", {}, [1], number(0b01100000, 8)),
+    ("cabac", {}, [1], number(0b01100000, 16)),
     ("csc", {"row_weights": 2}, [0, 3, 0, 0], number(4, 32) + number(0, 32) + number(0, 32)
      + number(1, 32) + number(0, 16) + number(3, 8)),
     ("csc", {"row_weights": 2}, [1], number(1, 32) + number(0, 32) + number(1, 32)
@@ -81,11 +81,11 @@ BY_HAND: list[tuple[str, dict[str, Any], list[int], str]] = [
     ("huffman", {}, [1, 3, 2, 1], number(257, 9) + number(3, 9) + number(1, 4)
      + number(2, 4) * 2 + "0 11 10 0"),
     # never zero, of probability 65535: the interval still begins with 0
-    ("mask-arithmetic", RAW_MASK, [1], "1" * 16 + number(0, 8) + number(0, 8) + number(1, 8)),
-    # never but zero: the least number of a byte above 1/65536 of the interval
-    ("mask-arithmetic", RAW_MASK, [0], number(1, 16) + number(0, 8) + number(1, 8)),
+    ("mask-arithmetic", RAW_MASK, [1], "1" * 16 + number(0, 8) + number(0, 16) + number(1, 8)),
+    # never but zero: above 1/65536 of the interval, 0x0001
+    ("mask-arithmetic", RAW_MASK, [0], number(1, 16) + number(0, 8) + number(0, 8) + number(1, 8)),
     # a one of two: lower half, then its upper half, 0b01; code 0 with k = 0
-    ("mask-arithmetic", {}, [1, 0], number(32768, 16) + number(0, 8) + number(0b01000000, 8)
+    ("mask-arithmetic", {}, [1, 0], number(32768, 16) + number(0, 8) + number(0b01000000, 16)
      + "1"),
     ("mask-gr", {}, [], "0000"),
     ("mask-gr", {}, [0, 1, -2], number(0, 4) + "011" + "1" + "0001"),
@@ -172,7 +172,7 @@ BAD: list[tuple[str, dict[str, Any], str, int, str]] = [
     ("huffman", {}, number(0, 9) + number(1, 9) + number(1, 4) + "0", 1,
      "weights must be in -255..255, got -256"),
     ("mask-arithmetic", {}, NONE * 32, 1, "header must hold a probability and a divisor"),
-    ("mask-arithmetic", {}, number(9, 16) + number(1, 8), 99, "mask must not end before its last"),
+    ("mask-arithmetic", {}, number(9, 16) + number(1, 8) + NONE * 8, 99, "mask must not end before its last"),
     ("n-m", {}, number(0, 20), 4, "places must rise within a group"),
     ("n-m", {}, number(0, 2) + number(0, 8) + number(3, 2) + number(5, 8), 3,
      "stream must hold 3 weights, got more"),
@@ -187,7 +187,7 @@ BAD: list[tuple[str, dict[str, Any], str, int, str]] = [
      "size of group 0 must be 1 bytes, got 2"),
     ("bit-plane", {}, "0 1111", 3, "mask must have 3 places, got 16"),
     ("bit-plane", {}, "1" + number(1, 8) + "1" + NONE * 7, 1, "must be the code of a bit plane"),
-    ("cabac", {}, number(128, 16), 1, "stream must have 1 bytes or more, got 2"),
+    ("cabac", {}, number(128, 24), 1, "stream must have 2 bytes or more, got 3"),
     ("cabac", {}, "", 1 << 30, "stream must hold 1073741824 weights, got its end before"),
     ("zstd", {}, NONE * 16, 1, "stream must be a frame of zstd"),
 ]  # fmt: skip

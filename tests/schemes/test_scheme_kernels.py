@@ -198,7 +198,9 @@ def test_mask(seed, probability):
     assert arithmetic_kernels.put_mask(values, probability, out) == len(wanted)
     assert out.tobytes() == wanted
     mask = np.empty(values.size, np.uint8)
-    assert arithmetic_kernels.take_mask(out, probability, mask) == len(wanted)
+    for following in (b"", b"\xff" * 9, b"\0" * 9):
+        data = np.frombuffer(wanted + following, np.uint8).copy()
+        assert arithmetic_kernels.take_mask(data, probability, mask) == len(wanted)
     np.testing.assert_array_equal(mask, values != 0)
     assert reference_codes.take_mask(wanted, probability, values.size) == (
         mask.tolist(),
