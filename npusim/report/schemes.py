@@ -108,9 +108,7 @@ def scheme_rows() -> list[dict[str, Any]]:
         try:
             rows.append(_described(schemes.get(name)))
         except MissingExtraError as error:
-            rows.append(
-                dict.fromkeys(LIST_COLUMNS, "") | {"name": name, "what": str(error)}
-            )
+            rows.append(dict.fromkeys(LIST_COLUMNS, "") | {"name": name, "what": str(error)})
     return rows
 
 
@@ -149,14 +147,15 @@ def scheme_table() -> Table:
     table.add_column("area, kGE", justify="right", no_wrap=True)
     table.add_column("seek", no_wrap=True)
     for row in scheme_rows():
-        installed = row["source"] != ""
-        area = f"{row['area_ge_low'] / 1000:,.1f}-{row['area_ge_high'] / 1000:,.1f}"
+        if row["source"] == "":  # not installed
+            table.add_row(row["name"], row["what"])
+            continue
         table.add_row(
             row["name"],
             row["what"],
-            f"{row['steps_per_cycle']:g} x {row['symbol']}" if installed else "",
-            f"{row['table_bits']:,}" if installed else "",
-            area if installed else "",
+            f"{row['steps_per_cycle']:g} x {row['symbol']}",
+            f"{row['table_bits']:,}",
+            f"{row['area_ge_low'] / 1000:,.1f}-{row['area_ge_high'] / 1000:,.1f}",
             row["seek"],
         )
     return table

@@ -17,6 +17,10 @@ from npusim._jit import kernel
 SPAN = 1 << 48
 LEAST_SPAN = 1 << 40
 N_CONTEXTS = 3 + 1 + 3 * 8 + 254
+MANTISSA = 28
+EVEN_BINS = 6
+"""Contexts of the mantissa begin as if they had seen these, as many ones as zeros: there are many
+such contexts, most of them close to even."""
 LEAST_PROBABILITY = 32
 """Significance, sign, length of the magnitude by what came before, mantissa."""
 
@@ -114,7 +118,7 @@ def bins_of(value, near, contexts, bins):
             break
     node = 1
     for bit in range(n - 2, -1, -1):
-        contexts[used] = 26 + (1 << (n - 1)) + node
+        contexts[used] = MANTISSA - 2 + (1 << (n - 1)) + node
         bins[used] = magnitude >> bit & 1
         node = node << 1 | (magnitude >> bit & 1)
         used += 1
@@ -133,6 +137,7 @@ def put_values(values, shares, out):
     # all after; out u8 <- if there is room -> bytes
     probabilities = np.full(N_CONTEXTS, 32768)
     seen = np.zeros(N_CONTEXTS, np.int64)
+    seen[MANTISSA:] = min(EVEN_BINS, shares.size - 1)
     contexts, bins = np.empty(18, np.int64), np.empty(18, np.int64)
     near = np.zeros(2, np.int64)
     low, span, at = np.int64(0), np.int64(SPAN), 0
@@ -190,6 +195,7 @@ def take_values(data, shares, values):
     # there are: they are cut
     probabilities = np.full(N_CONTEXTS, 32768)
     seen = np.zeros(N_CONTEXTS, np.int64)
+    seen[MANTISSA:] = min(EVEN_BINS, shares.size - 1)
     state = np.zeros(3, np.int64)
     before, earlier = 0, 0
     for at in range(6):
@@ -206,7 +212,7 @@ def take_values(data, shares, values):
                 n += 1
             value = 1
             for _ in range(n - 1):
-                context = 26 + (1 << (n - 1)) + value
+                context = MANTISSA - 2 + (1 << (n - 1)) + value
                 value = value << 1 | take_bin(state, data, probabilities, seen, shares, context)
             value = -value if negative else value
         values[i] = value

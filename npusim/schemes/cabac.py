@@ -20,7 +20,8 @@ class Cabac(Scheme):
     """Each weight as bins: whether it is zero, its sign, the length of its magnitude, the rest.
 
     Bins have contexts of their own, by whether the two weights before are zero and how long they
-    are; a context's probability is the mean of the bins it has seen, of the last ones more.
+    are; a context's probability is the mean of the bins it has seen, of the last ones more, where
+    those of the rest begin as if they had seen some.
 
     Attributes:
         memory: how many bins a context remembers, 2..4096.

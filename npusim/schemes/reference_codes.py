@@ -158,7 +158,8 @@ class _Contexts:
         return self.probabilities.get(context, 32768)
 
     def learn(self, context: object, bin_: int) -> None:
-        seen = self.seen.get(context, 0)
+        first = 6 if isinstance(context, tuple) and context[0] == "bit" else 0
+        seen = self.seen.get(context, min(first, self.memory - 1))
         share = int(65536 / (seen + 1.5))
         before = self.probability(context)
         after = before + ((bin_ << 16) - before) * share // 65536
