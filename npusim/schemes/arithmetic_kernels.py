@@ -48,7 +48,7 @@ def put_last(low, out, at):  # -> bytes with the two that name a part of the int
 @kernel
 def put_mask(values, probability, out):
     # values i16 [n]: ones where not zero; out u8 <- if there is room -> bytes
-    low, span, at = np.int64(0), np.int64(SPAN), 0
+    low, span, at = np.int64(0), np.int64(SPAN), np.int64(0)
     for i in range(values.size):
         bound = (span >> 16) * probability
         if values[i] != 0:
@@ -77,10 +77,9 @@ def next_byte(data, at):  # data u8 -> byte `at`, zero beyond the end
 @kernel
 def take_mask(data, probability, mask):
     # data u8; mask u8 [n] <- -> bytes that are the mask's; more than there are: it is cut
-    code, span, at = np.int64(0), np.int64(SPAN), 0
-    for at in range(6):
-        code = code << 8 | next_byte(data, at)
-    at = 6
+    code, span, at = np.int64(0), np.int64(SPAN), np.int64(6)
+    for i in range(6):
+        code = code << 8 | next_byte(data, i)
     for i in range(mask.size):
         bound = (span >> 16) * probability
         if code < bound:
@@ -101,7 +100,7 @@ def take_mask(data, probability, mask):
 @kernel
 def bins_of(value, near, contexts, bins):
     # value -255..255 after weights of near[0], near[1] bits; contexts, bins i64 [18] <- -> how many
-    contexts[0] = (near[0] > 0) + (near[1] > 0)
+    contexts[0] = np.int64(near[0] > 0) + np.int64(near[1] > 0)
     bins[0] = value != 0
     if value == 0:
         return 1
@@ -140,7 +139,7 @@ def put_values(values, shares, out):
     seen[MANTISSA:] = min(EVEN_BINS, shares.size - 1)
     contexts, bins = np.empty(18, np.int64), np.empty(18, np.int64)
     near = np.zeros(2, np.int64)
-    low, span, at = np.int64(0), np.int64(SPAN), 0
+    low, span, at = np.int64(0), np.int64(SPAN), np.int64(0)
     for i in range(values.size):
         n_bins = bins_of(np.int64(values[i]), near, contexts, bins)
         for j in range(n_bins):
@@ -205,7 +204,7 @@ def take_values(data, shares, values):
         context = (before > 0) + (earlier > 0)
         value, n = 0, 0
         if take_bin(state, data, probabilities, seen, shares, context):
-            negative = take_bin(state, data, probabilities, seen, shares, 3)
+            negative = take_bin(state, data, probabilities, seen, shares, np.int64(3))
             base = 4 + 8 * min(2, (before + earlier) // 4)
             n = 1
             while n < 8 and take_bin(state, data, probabilities, seen, shares, base + n - 1):
