@@ -57,6 +57,18 @@ for values in kinds:
             for npu in ("ethos-u55-32", "ethos-u55-128"):
                 weights.reorder(volume, npu=npu, ofm_block_depth=8)
 
+from npusim import schemes
+from npusim.schemes.decoder_simulation import decode_cycles
+
+weights.chunk_iterations(stream), weights.planned_iterations(plain)
+for name in schemes.names():
+    if name != "zstd":
+        scheme = schemes.get(name)
+        for values in (plain, np.array(plain, ">i4"), [], [0] * 400, [1]):
+            coded = scheme.conditioned(values)
+            scheme.size(coded), scheme.decode(scheme.encode(coded), len(coded))
+            decode_cycles(scheme, coded), decode_cycles(scheme, coded, fifo=64)
+
 def name(kernel):
     return f"{kernel.__module__}.{kernel.__name__}"
 
@@ -77,8 +89,12 @@ class TestOneSignature:
             "emit_kernels.write_plan",
             "decode_kernels.decode_slices",
             "reorder_kernels.walk",
+            "chunk_kernels.stream_chunks",
+            "chunk_kernels.plan_chunks",
         ):
             assert f"npusim.weights.{name}" in called
+        for name in ("arithmetic_kernels.put_values", "decoder_kernels.run_lanes"):
+            assert f"npusim.schemes.{name}" in called
         assert {name: found for name, found in called.items() if len(found) > 1} == {}
 
 

@@ -88,7 +88,7 @@ def _sizes(context: click.Context) -> None:
             raise ConfigError(f"{name} must be one value without --sweep, got {len(values)}")
     if sort is not None:
         choice("--sort", sort, sizes.layer_columns(encoders))
-    networks = _load(options["models"])
+    networks = load_models(options["models"])
     reports: list[CompressReport] = []
     with progress("compressing", len(networks)) as show:
         for network in networks:
@@ -110,7 +110,7 @@ def _sizes(context: click.Context) -> None:
 
         plot_layers(reports, options["plot"])
     if options["form"] == "json":
-        text = json_text(_one_or_list([report.to_json() for report in reports]))
+        text = json_text(one_or_list([report.to_json() for report in reports]))
     elif options["form"] == "csv":
         rows = [row for report in reports for row in sizes.layer_rows(report)]
         text = csv_text(rows, sizes.row_columns(encoders))
@@ -135,7 +135,7 @@ def _sweep(context: click.Context) -> None:
         raise ConfigError(f"--encoder must be one with --sweep, got {', '.join(encoders)}")
     bits = _bits(options["bits"]) or SWEEP_BITS
     nonzeros = _fractions(options["sparsity"]) or SWEEP_NONZEROS
-    networks = _load(options["models"])
+    networks = load_models(options["models"])
     sweeps: list[Sweep] = []
     with progress("sweeping", len(networks)) as show:
         for network in networks:
@@ -153,7 +153,7 @@ def _sweep(context: click.Context) -> None:
 
         plot_sweeps(sweeps, options["plot"])
     if options["form"] == "json":
-        text = json_text(_one_or_list([found.to_json() for found in sweeps]))
+        text = json_text(one_or_list([found.to_json() for found in sweeps]))
     elif options["form"] == "csv":
         rows = [row for found in sweeps for row in sizes.sweep_rows(found)]
         text = csv_text(rows, sizes.SWEEP_COLUMNS)
@@ -162,7 +162,8 @@ def _sweep(context: click.Context) -> None:
     emit(text, options["output"])
 
 
-def _one_or_list(records: list[Any]) -> Any:
+def one_or_list(records: list[Any]) -> Any:
+    """The only record, or all."""
     return records[0] if len(records) == 1 else records
 
 
@@ -198,7 +199,7 @@ def _bits(text: str | None) -> list[int]:
     return [int(item) for item in items]
 
 
-def _load(patterns: Sequence[str]) -> list[Network]:
+def load_models(patterns: Sequence[str]) -> list[Network]:
     """Networks of the files that match, pattern by pattern, each file once."""
     import npusim
 

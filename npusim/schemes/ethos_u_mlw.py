@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from npusim import weights
 from npusim.schemes.base import Scheme, Values
+from npusim.schemes.decoder import Decoder, Symbols
+from npusim.weights.chunks import planned_trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,24 @@ class EthosUMlw(Scheme):
 
     def __post_init__(self) -> None:
         weights.encoded_size([], encoder=self.encoder, **self._options)  # refuses what does not fit
+
+    @property
+    def decoder(self) -> Decoder:
+        """One chunk iteration a cycle, at most 32 weights out: the rate Arm publishes of U85."""
+        return Decoder(
+            symbol="chunk iteration",
+            bits_per_cycle=128,
+            weights_per_cycle=32,
+            table_bits=32 * 9,
+            area_ge_low=6000,
+            area_ge_high=20000,
+            source="rate: Arm's Ethos-U85 (8 to 32 weights a cycle) and the format's chunks; area: "
+            "engineering estimate",
+        )
+
+    def _symbols(self, values: Values) -> Symbols:
+        trace = planned_trace(values, encoder=self.encoder, **self._options)
+        return Symbols.of(trace[:, 0], trace[:, 1])
 
     @property
     def _options(self) -> dict[str, Any]:

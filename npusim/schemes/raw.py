@@ -11,6 +11,7 @@ import numpy as np
 from npusim._arguments import integer
 from npusim.errors import StreamError
 from npusim.schemes.base import Scheme, Values
+from npusim.schemes.decoder import Decoder
 
 _BITS_MAX = 9  # uint8 weights less their zero point
 
@@ -34,6 +35,19 @@ class Raw(Scheme):
 
     def __post_init__(self) -> None:
         integer("bits of scheme 'raw'", self.bits, 1, _BITS_MAX)
+
+    @property
+    def decoder(self) -> Decoder:
+        """A shifter of one memory word."""
+        return Decoder(
+            symbol="weight",
+            steps_per_cycle=max(1, 64 // self.bits),
+            bits_per_cycle=64,
+            weights_per_cycle=max(1, 64 // self.bits),
+            area_ge_low=200,
+            area_ge_high=600,
+            seek="weight",
+        )
 
     @property
     def value_range(self) -> tuple[int, int]:

@@ -7,12 +7,20 @@ compresses them, `encoded_size` says how long that would be, `decode` and `resto
 
 from __future__ import annotations
 
+from npusim.weights.chunks import (
+    chunk_iterations,
+    estimate_iterations_from_counts,
+    planned_iterations,
+)
 from npusim.weights.conditioning import (
+    cluster,
     condition,
     least_error_clip,
     magnitude_mask,
+    n_of_m,
     prune,
     requantize,
+    weight_error,
 )
 from npusim.weights.estimate import estimate_size, estimate_size_from_counts, value_counts
 from npusim.weights.measures import (
@@ -46,6 +54,8 @@ __all__ = [
     "as_printed_bits",
     "binary_entropy_bits",
     "choose_traversal",
+    "chunk_iterations",
+    "cluster",
     "coded_weights",
     "compressed_bytes",
     "condition",
@@ -54,13 +64,16 @@ __all__ = [
     "encode",
     "encoded_size",
     "entropy_bits",
+    "estimate_iterations_from_counts",
     "estimate_size",
     "estimate_size_from_counts",
     "least_error_clip",
     "magnitude_mask",
     "mask_aware_bits",
+    "n_of_m",
     "pack_scales",
     "padding_runs",
+    "planned_iterations",
     "prune",
     "reorder",
     "reorder_slices",
@@ -71,5 +84,6 @@ __all__ = [
     "split_dilation",
     "unpack_scales",
     "value_counts",
+    "weight_error",
     "weights_entropy_bits",
 ]

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from npusim._arguments import integer, integer_array, real
+from npusim._arguments import integer, integer_array, real, real_array
 from npusim.errors import ConfigError
 from npusim.weights.format import WEIGHT_MAX
 
@@ -154,16 +154,22 @@ def least_error_clip(weights: npt.ArrayLike, bits: int) -> float:
     """
     array = _checked(weights)
     levels = _levels(bits)
-    extremes = (int(array.min()), int(array.max())) if array.size else (0, 0)
-    worst = max(extremes, key=abs)
-    if abs(worst) > WEIGHT_MAX:
-        raise ConfigError(f"weights must be in -{WEIGHT_MAX}..{WEIGHT_MAX}, got {worst}")
+    worst = _in_range(array)
     smallest, largest = max(levels, 1), abs(worst)
     if bits == 1 or largest <= smallest:
         return float(smallest)
     counts = np.bincount(np.abs(array).ravel(), minlength=WEIGHT_MAX + 1)
     errors = _squared_errors(levels)[: largest + 1 - smallest] @ counts
     return float(smallest + np.argmin(errors))
+
+
+def _in_range(array: npt.NDArray[Any]) -> int:
+    """The weight of largest magnitude, 0 without weights, if that is at most 255."""
+    extremes = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    worst = max(extremes, key=abs)
+    if abs(worst) > WEIGHT_MAX:
+        raise ConfigError(f"weights must be in -{WEIGHT_MAX}..{WEIGHT_MAX}, got {worst}")
+    return worst
 
 
 def _levels(bits: int) -> int:
@@ -179,6 +185,138 @@ def _squared_errors(levels: int) -> npt.NDArray[np.float64]:
     codes = np.rint(np.minimum(magnitudes, clips) * levels / clips)  # [UDC] eq. (3)
     errors: npt.NDArray[np.float64] = (magnitudes - codes * clips / levels) ** 2
     return errors
+
+
+def n_of_m(weights: npt.ArrayLike, n: int, m: int) -> npt.NDArray[Any]:
+    """Of every `m` weights in a row the `n` of largest magnitude, the others zero.
+
+    Among equal magnitudes the earlier one is kept. The last group may be shorter.
+
+    Args:
+        weights: integers, shape [n_weights], zero point subtracted, in the order of the groups.
+        n: weights to keep of a group, 0..m.
+        m: weights of a group, 1..256.
+
+    Returns:
+        Same dtype and shape.
+
+    Raises:
+        ConfigError: weights are not integers of at most 32 bits in one dimension, or `n` or `m` is
+            out of range.
+
+    >>> n_of_m([3, -5, 0, 4, 1], n=2, m=4).tolist()
+    [0, -5, 0, 4, 1]
+    """
+    size = integer("m", m, 1, 256)
+    kept = integer("n", n, 0, size)
+    array = _checked(weights)
+    if array.ndim != 1:
+        raise ConfigError(f"weights must be one-dimensional, got shape {array.shape}")
+    padded = np.zeros(-(-array.size // size) * size, array.dtype)
+    padded[: array.size] = array
+    groups = padded.reshape(-1, size)
+    order = np.argsort(-np.abs(groups), axis=1, kind="stable")
+    np.put_along_axis(groups, order[:, kept:], 0, axis=1)
+    kept_only: npt.NDArray[Any] = padded[: array.size].astype(np.asarray(weights).dtype)
+    return kept_only
+
+
+def cluster(weights: npt.ArrayLike, n_values: int) -> npt.NDArray[Any]:
+    """Weights of at most `n_values` different values, of least squared error but for rounding.
+
+    The values are what k-means in one dimension gives, the exact optimum, found by dynamic
+    programming over the histogram, rounded to integers; zero stays zero, and is one of the values
+    where it occurs: pruned weights remain pruned.
+
+    Args:
+        weights: integers in -255..255 of any shape, zero point subtracted.
+        n_values: K, 1..511; at least 2 where both zeros and other weights occur.
+
+    Returns:
+        Same dtype and shape.
+
+    Raises:
+        ConfigError: weights are not such integers, or `n_values` is out of range.
+
+    Source: Han et al., Deep Compression, ICLR 2016, section 3, weight sharing.
+
+    >>> cluster([0, 9, 10, 11, -4, 0], n_values=3).tolist()
+    [0, 10, 10, 10, -4, 0]
+    """
+    array = _checked(weights)
+    _in_range(array)
+    counts = np.bincount(array.ravel().astype(np.int64) + WEIGHT_MAX, minlength=2 * WEIGHT_MAX + 1)
+    zeros = counts[WEIGHT_MAX] > 0
+    others = counts.copy()
+    others[WEIGHT_MAX] = 0
+    least = 2 if zeros and others.any() else 1
+    k = integer("n_values", n_values, least, 2 * WEIGHT_MAX + 1) - (1 if zeros else 0)
+    values = np.flatnonzero(others)
+    table = np.arange(-WEIGHT_MAX, WEIGHT_MAX + 1)
+    if values.size > k:
+        table[values] = _centres(values - WEIGHT_MAX, others[values], k)
+    clustered: npt.NDArray[Any] = table[array + WEIGHT_MAX].astype(np.asarray(weights).dtype)
+    return clustered
+
+
+def _centres(
+    values: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], k: int
+) -> npt.NDArray[np.int64]:
+    """For each of the rising `values` the rounded mean of its cluster, in the best k clusters."""
+    n = values.size
+    sums = [np.concatenate([[0], np.cumsum(counts * values**power)]) for power in (0, 1, 2)]
+    first, end = np.arange(n)[:, None], np.arange(1, n + 1)[None, :]
+    size, total, squares = (array[end] - array[first] for array in sums)
+    valid = end > first
+    size = np.where(valid, size, 1)
+    errors = np.where(valid, squares - total * total / size, np.inf)  # [first, end - 1]
+    least = errors[0]  # of the values up to each, in one cluster
+    starts = [np.zeros(n, np.int64)]
+    for _ in range(k - 1):
+        sums_of_two = np.concatenate([[0.0], least[:-1]])[:, None] + errors
+        starts.append(sums_of_two.argmin(axis=0))
+        least = sums_of_two.min(axis=0)
+    centres = np.empty(n, np.int64)
+    last = n
+    for start_of in reversed(starts):
+        start = int(start_of[last - 1])
+        centres[start:last] = round(
+            float((counts[start:last] * values[start:last]).sum() / counts[start:last].sum())
+        )
+        last = start
+        if last == 0:
+            break
+    return centres
+
+
+def weight_error(weights: npt.ArrayLike, approximation: npt.ArrayLike) -> tuple[float, float]:
+    """How far weights are from those they stand for.
+
+    Args:
+        weights: real numbers, any shape.
+        approximation: real numbers in the same unit (codes times their step), same shape.
+
+    Returns:
+        Relative L2 error, the norm of the difference over that of the weights, 0 where nothing
+        differs and infinite where all weights are 0 but not their approximation; and the ratio of
+        signal to quantization noise in dB, ``-20 log10`` of it, infinite without an error.
+
+    Raises:
+        ConfigError: not real numbers, or of different shapes.
+
+    >>> [round(number, 3) for number in weight_error([3, 4], [3, 3.5])]
+    [0.1, 20.0]
+    """
+    exact = real_array("weights", weights, -math.inf, math.inf)
+    other = real_array("approximation", approximation, -math.inf, math.inf)
+    if exact.shape != other.shape:
+        raise ConfigError(f"approximation must have shape {exact.shape}, got {other.shape}")
+    signal, noise = float(np.sum(exact**2)), float(np.sum((exact - other) ** 2))
+    if noise == 0:
+        return 0.0, math.inf
+    if signal == 0:
+        return math.inf, -math.inf
+    return math.sqrt(noise / signal), 10 * math.log10(signal / noise)
 
 
 def condition(

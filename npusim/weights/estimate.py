@@ -65,24 +65,49 @@ def estimate_size_from_counts(
     >>> estimate_size_from_counts(value_counts(weights), padding)
     176
     """
+    array, runs = checked_counts(counts, padding, encoder)
+    from npusim.weights.estimate_kernels import bits_of_counts
+
+    regor = encoder == "regor"
+    section = REGOR_SECTION_WEIGHTS if regor else _NO_SECTION_END
+    bits = counted(bits_of_counts(array, runs, section, int(regor)), array, runs)
+    return _bytes(bits) if bits else f.STREAM_ALIGN_BYTES
+
+
+def checked_counts(
+    counts: npt.ArrayLike, padding: npt.ArrayLike, encoder: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Counts and padding as the kernels take them (arguments: see `estimate_size_from_counts`).
+
+    Raises:
+        ConfigError: a wrong shape or type.
+        UnknownNameError: no such encoder, or one that cannot be estimated.
+    """
     choice("encoder", encoder, ESTIMATED_ENCODERS)
     array = integer_array("counts", counts)
     if array.shape != (2 * f.WEIGHT_MAX + 1,):
         raise ConfigError(f"counts must have shape [{2 * f.WEIGHT_MAX + 1}], got {array.shape}")
-    runs = _runs_of_padding(padding)
-    from npusim.weights.estimate_kernels import BAD_PADDING, bits_of_counts
+    return np.require(array, np.int64, ("C", "W")), _runs_of_padding(padding)
 
-    regor = encoder == "regor"
-    section = REGOR_SECTION_WEIGHTS if regor else _NO_SECTION_END
-    bits = bits_of_counts(np.require(array, np.int64, ("C", "W")), runs, section, int(regor))
-    if bits <= BAD_PADDING:
+
+def counted(result: int, counts: npt.NDArray[np.int64], padding: npt.NDArray[np.int64]) -> int:
+    """What a kernel makes of counts.
+
+    Raises:
+        ConfigError: it found a count or a row of the padding out of range.
+    """
+    from npusim.weights.estimate_kernels import BAD_PADDING
+
+    if result <= BAD_PADDING:
         raise ConfigError(
             "padding must be lengths and numbers from 1 on, of at most 2**40 zeros, "
-            f"got {np.asarray(padding)[BAD_PADDING - bits].tolist()}"
+            f"got {padding[BAD_PADDING - result].tolist()}"
         )
-    if bits < 0:
-        raise ConfigError(f"counts must be in 0..2**40, padding included, got {array[-1 - bits]}")
-    return _bytes(bits) if bits else f.STREAM_ALIGN_BYTES
+    if result < 0:
+        raise ConfigError(
+            f"counts must be in 0..2**40, padding included, got {counts[-1 - result]}"
+        )
+    return int(result)
 
 
 def _runs_of_padding(padding: npt.ArrayLike) -> npt.NDArray[np.int64]:

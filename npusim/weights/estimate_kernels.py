@@ -104,6 +104,36 @@ def section_bits(blocks, totals, zero_runs, run_quotients, zdiv, regor, row, ent
 
 
 @kernel
+def spread_counts(counts, padding, regor, totals, quotients):
+    # counts, padding and errors as bits_of_counts; totals i64 [511] <- counts with the padding;
+    # quotients i64 [4] <- sums of run >> zdiv -> weights or what is wrong, zeros of the padding,
+    # zero runs 0 or 1
+    total, added = 0, 0
+    for at in range(padding.shape[0]):
+        length, n = padding[at, 0], padding[at, 1]
+        if min(length, n) < 1 or n > (LIMIT - added) // length:
+            return BAD_PADDING - at, added, np.int64(0)
+        added += length * n
+    for value in range(511):
+        totals[value] = counts[value] + (added if value == 255 else 0)
+        if counts[value] < 0 or totals[value] > LIMIT:
+            return -1 - value, added, np.int64(0)
+        total += totals[value]
+    others = total - totals[255]
+    share = counts[255] / max(1, total - added)
+    for zdiv in range(4):
+        longer = share ** (1 << zdiv)  # that a run goes on for 1 << zdiv zeros more
+        quotients[zdiv] = np.int64((others + 1) * longer / (1 - longer)) if share < 1 else 0
+        if others == 0:
+            quotients[zdiv] = totals[255] >> zdiv
+        else:
+            for at in range(padding.shape[0]):
+                quotients[zdiv] += padding[at, 1] * (padding[at, 0] >> zdiv)
+    # zeros that outnumber all else stand in runs: there are many, or whole channels are zero
+    return total, added, zero_runs_pay(totals, totals[255], regor)
+
+
+@kernel
 def bits_of_counts(counts, padding, section, regor):
     # counts i64 [511] of values + 255 without padding, whose zeros are spread evenly; padding
     # i64 [n, 2]: lengths of runs of further zeros and how many there are; sections of `section`
@@ -114,31 +144,10 @@ def bits_of_counts(counts, padding, section, regor):
     quotients = np.zeros(4, np.int64)
     blocks = np.empty((1, 511), np.int64)
     totals = blocks[0]
-    total, added = 0, 0
-    for at in range(padding.shape[0]):
-        length, n = padding[at, 0], padding[at, 1]
-        if min(length, n) < 1 or n > (LIMIT - added) // length:
-            return BAD_PADDING - at
-        added += length * n
-    for value in range(511):
-        totals[value] = counts[value] + (added if value == 255 else 0)
-        if counts[value] < 0 or totals[value] > LIMIT:
-            return -1 - value
-        total += totals[value]
-    if total == 0:
-        return 0
+    total, _, zero_runs = spread_counts(counts, padding, regor, totals, quotients)
+    if total <= 0:
+        return total
     others = total - totals[255]
-    share = counts[255] / max(1, total - added)
-    # zeros that outnumber all else stand in runs: there are many, or whole channels are zero
-    zero_runs = zero_runs_pay(totals, totals[255], regor)
-    for zdiv in range(4):
-        longer = share ** (1 << zdiv)  # that a run goes on for 1 << zdiv zeros more
-        quotients[zdiv] = np.int64((others + 1) * longer / (1 - longer)) if share < 1 else 0
-        if others == 0:
-            quotients[zdiv] = totals[255] >> zdiv
-        else:
-            for at in range(padding.shape[0]):
-                quotients[zdiv] += padding[at, 1] * (padding[at, 0] >> zdiv)
     zdiv = np.int64(0 if regor and others == 0 else -1)  # regor begins with zdiv 0 at a run of 0
     own_bits = 0
     if zero_runs and others and not regor:

@@ -183,8 +183,13 @@ def _halves() -> npt.NDArray[np.uint64]:
     return table
 
 
-class _Decoder:
-    """One run of the decoding kernel, with its growing buffers."""
+class StreamDecoder:
+    """One run of the decoding kernel, with its growing buffers.
+
+    Attributes:
+        words: the stream, uint64, with two words to spare.
+        info, palettes: once it has run, the kernel's facts of each slice (decode_kernels.py).
+    """
 
     def __init__(self, stream: Any, max_weights: int | None):
         try:
@@ -200,6 +205,7 @@ class _Decoder:
         self.words = words.astype("<u8", copy=False)
 
     def run(self) -> npt.NDArray[np.int16]:
+        """The stream's weights (errors: see `decode`)."""
         from npusim.weights import decode_kernels as kernels
 
         rows = self.n_bits // f.HEADER_BITS + 2
@@ -244,7 +250,7 @@ def decode(stream: Any, max_weights: int | None = None) -> npt.NDArray[np.int16]
     >>> decode(encode([0, 0, 0, 7])).tolist()
     [0, 0, 0, 7]
     """
-    return _Decoder(stream, max_weights).run()
+    return StreamDecoder(stream, max_weights).run()
 
 
 def slices(stream: Any, max_weights: int | None = None) -> list[StreamSlice]:
@@ -253,12 +259,12 @@ def slices(stream: Any, max_weights: int | None = None) -> list[StreamSlice]:
     >>> [(s.n_weights, s.n_zeros, s.palette) for s in slices(encode([0, 0, 0, 7]))]
     [(4, 0, (0, 7))]
     """
-    decoder = _Decoder(stream, max_weights)
+    decoder = StreamDecoder(stream, max_weights)
     decoder.run()
     return list(_slices(decoder))
 
 
-def _slices(decoder: _Decoder) -> Iterator[StreamSlice]:
+def _slices(decoder: StreamDecoder) -> Iterator[StreamSlice]:
     from npusim.weights import decode_kernels as k
     from npusim.weights.reference import unfold
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -13,12 +14,17 @@ from hypothesis.extra import numpy as hnp
 
 from npusim.errors import ConfigError
 from npusim.weights.conditioning import (
+    cluster,
     condition,
     least_error_clip,
     magnitude_mask,
+    n_of_m,
     prune,
     requantize,
+    weight_error,
 )
+
+often = settings(deadline=None, derandomize=True, max_examples=80)
 
 WEIGHTS = hnp.arrays(np.int64, st.integers(1, 200), elements=st.integers(-40, 40))
 
@@ -184,3 +190,85 @@ def test_shapes_stay_and_input_is_left_alone():
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+class TestNOfM:
+    def test_keeps_the_largest_of_each_group(self):
+        found = n_of_m([1, -9, 3, 9, 5, 0, 0, 1, 2, 7], 2, 4)
+        assert found.tolist() == [0, -9, 0, 9, 5, 0, 0, 1, 2, 7]
+        assert n_of_m([2, -2, 2], 1, 3).tolist() == [2, 0, 0]  # the earlier of equal ones
+        assert n_of_m([1, 2], 0, 4).tolist() == [0, 0]
+        assert n_of_m(np.empty(0, np.int16), 2, 4).size == 0
+
+    @often
+    @given(seed=st.integers(0, 999), m=st.integers(1, 9), n=st.integers(0, 9))
+    def test_has_the_pattern_and_loses_the_least(self, seed, m, n):
+        n = min(n, m)
+        weights = np.random.default_rng(seed).integers(-9, 10, 4 * m).astype(np.int16)
+        found = n_of_m(weights, n, m)
+        assert found.dtype == np.int16
+        for group, kept in zip(weights.reshape(-1, m), found.reshape(-1, m), strict=True):
+            assert np.count_nonzero(kept) <= n
+            assert set(kept[kept != 0]) <= set(group)
+            assert np.abs(kept).sum() == np.sort(np.abs(group))[m - n :].sum()
+
+    def test_errors(self):
+        with pytest.raises(ConfigError, match=r"^n must be in 0\.\.4, got 5$"):
+            n_of_m([1], 5, 4)
+        with pytest.raises(ConfigError, match=r"^m must be in 1\.\.256, got 0$"):
+            n_of_m([1], 0, 0)
+        with pytest.raises(ConfigError, match=r"^weights must be one-dimensional, got shape "):
+            n_of_m([[1]], 1, 1)
+
+
+class TestCluster:
+    @often
+    @given(weights=st.lists(st.integers(-20, 20), min_size=1, max_size=12), k=st.integers(2, 5))
+    def test_no_other_choice_of_clusters_is_closer(self, weights, k):
+        array = np.array(weights, np.int16)
+        found = cluster(array, k)
+        assert found.dtype == np.int16
+        assert len(set(found.tolist())) <= k
+        assert not found[array == 0].any()
+        values = sorted(set(weights) - {0})
+        free = k - (0 in weights)
+        if len(values) <= free:
+            np.testing.assert_array_equal(found, array)
+            return
+
+        def error(cuts):
+            parts = [values[a:b] for a, b in pairwise((0, *cuts, len(values)))]
+            return sum(
+                array[np.isin(array, part)].var() * np.isin(array, part).sum() for part in parts
+            )
+
+        best = min(error(cuts) for cuts in combinations(range(1, len(values)), free - 1))
+        rounding = len(weights) / 4  # half a step at the most for each
+        assert float(np.sum((found.astype(float) - array) ** 2)) <= best + rounding + 1e-9
+
+    def test_many_values_stay(self):
+        weights = np.arange(-255, 256).reshape(7, 73)
+        np.testing.assert_array_equal(cluster(weights, 511), weights)
+        assert len(np.unique(cluster(weights, 32))) == 32
+
+    def test_errors(self):
+        with pytest.raises(ConfigError, match=r"^n_values must be in 2\.\.511, got 1$"):
+            cluster([0, 5], 1)
+        with pytest.raises(ConfigError, match=r"^n_values must be in 1\.\.511, got 0$"):
+            cluster([5], 0)
+        with pytest.raises(ConfigError, match=r"^weights must be in -255\.\.255, got 300$"):
+            cluster([300], 4)
+
+
+class TestWeightError:
+    def test_by_hand(self):
+        assert weight_error([3, 4], [3, 4]) == (0.0, np.inf)
+        error, sqnr = weight_error([[30, 40]], [[30, 35]])
+        assert error == pytest.approx(0.1)
+        assert sqnr == pytest.approx(20)
+        assert weight_error([0], [1]) == (np.inf, -np.inf)
+        assert weight_error([10, 0], [0, 0]) == (1.0, 0.0)
+
+    def test_errors(self):
+        with pytest.raises(ConfigError, match=r"^approximation must have shape \(2,\), got \(1,\)"):
+            weight_error([1, 2], [1])

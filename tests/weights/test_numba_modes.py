@@ -15,6 +15,7 @@ import pytest
 
 HERE = Path(__file__).parent
 FILES = ("test_kernels.py", "test_stream.py", "test_decode.py", "test_decode_fuzz.py")
+SCHEMES = [HERE.parent / "schemes" / f"test_scheme_{name}.py" for name in ("kernels", "bits")]
 
 CHECKED_READ = """
 import numba, numpy
@@ -40,8 +41,8 @@ def run(arguments: list[object], **environment: str) -> str:
 def test_suite_with_every_index_checked(tmp_path):
     mode = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     assert run(["-c", CHECKED_READ], **mode) == "checked\n"
-    files = [*FILES, "test_tight.py", "test_estimate.py"]
-    out = run(["-m", "pytest", "-q", *(HERE / name for name in files)], **mode)
+    files = [*FILES, "test_tight.py", "test_estimate.py", "test_chunks.py"]
+    out = run(["-m", "pytest", "-q", *(HERE / name for name in files), *SCHEMES], **mode)
     assert " passed" in out
 
 
@@ -51,5 +52,7 @@ def test_suite_as_plain_python(tmp_path):
     mode = {"NUMBA_DISABLE_JIT": "1"}
     assert run(["-c", "import numba; f = lambda: 0; print(numba.njit(f) is f)"], **mode) == "True\n"
     unhurried = "not memory and not threads and not borders"
-    out = run(["-m", "pytest", "-q", "-k", unhurried, *(HERE / name for name in FILES)], **mode)
+    out = run(
+        ["-m", "pytest", "-q", "-k", unhurried, *(HERE / name for name in FILES), *SCHEMES], **mode
+    )
     assert " passed" in out

@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compression lab: every scheme on a network's weights, with the decoder's cycles and area.
+
+import npusim
+from npusim.schemes.lab import Condition, compare
+found = compare(npusim.load("model.tflite"), conditions=[Condition(), Condition(nonzeros=0.25)])
+for point in found.points:
+    print(point.condition, [(r.scheme, r.n_bytes, r.weights_per_cycle) for r in point.results])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npusim import schemes
+from npusim._arguments import integer, real
+from npusim.compress import layers_of, of_each, requantized
+from npusim.cost.layers import WeightLayer
+from npusim.errors import ConfigError, MissingExtraError
+from npusim.network import Network
+from npusim.npu import NpuConfig, get
+from npusim.schemes.base import Scheme, Values
+from npusim.schemes.bounds import BOUNDS, bounds
+from npusim.schemes.decoder import Decoder
+from npusim.schemes.decoder_simulation import FIFO_BITS, decode_cycles
+from npusim.weights.conditioning import BITS_MAX, cluster, n_of_m, prune
+from npusim.weights.reorder import reorder_slices
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What is done to weights before they are compressed, in this order.
+
+    Attributes:
+        nonzeros: prune each tensor by magnitude to this fraction of non-zeros, 0..1.
+        bits: requantize to this width, 1..8; None leaves the weights' own grid.
+        clusters: cluster to so many values, 2..511; None: not.
+        n_of_m: of every M weights in the order they are read keep N; None: not.
+    """
+
+    nonzeros: float = 1.0
+    bits: int | None = None
+    clusters: int | None = None
+    n_of_m: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        real("nonzeros", self.nonzeros, 0.0, 1.0)
+        if self.bits is not None:
+            integer("bits", self.bits, 1, BITS_MAX)
+        if self.clusters is not None:
+            integer("clusters", self.clusters, 2, 511)
+        if self.n_of_m is not None:
+            n, m = self.n_of_m
+            integer("n of n_of_m", n, 0, integer("m of n_of_m", m, 1, 256))
+
+    def __str__(self) -> str:
+        """In words, such as "25 % non-zeros, 4 bits"; "as it is" if nothing is done."""
+        words = [f"{100 * self.nonzeros:g} % non-zeros"] if self.nonzeros < 1 else []
+        words += [] if self.bits is None else [f"{self.bits} bits"]
+        words += [] if self.clusters is None else [f"{self.clusters} values"]
+        words += [] if self.n_of_m is None else ["{}:{}".format(*self.n_of_m)]
+        return ", ".join(words) or "as it is"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: the attributes by name."""
+        return {
+            "nonzeros": self.nonzeros,
+            "bits": self.bits,
+            "clusters": self.clusters,
+            "n_of_m": None if self.n_of_m is None else list(self.n_of_m),
+        }
+
+
+def conditions(
+    nonzeros: Sequence[float] = (1.0,),
+    bits: Sequence[int | None] = (None,),
+    clusters: Sequence[int | None] = (None,),
+    patterns: Sequence[tuple[int, int] | None] = (None,),
+) -> list[Condition]:
+    """All combinations, the last argument's fastest.
+
+    >>> [str(condition) for condition in conditions([1, 0.5], [8, 4])]
+    ['8 bits', '4 bits', '50 % non-zeros, 8 bits', '50 % non-zeros, 4 bits']
+    """
+    return [Condition(*one) for one in product(nonzeros, bits, clusters, patterns)]
+
+
+@dataclass(frozen=True, slots=True)
+class SchemeResult:
+    """One scheme on all layers of a network.
+
+    Attributes:
+        scheme: its name.
+        n_bytes: of all layers' streams.
+        cycles: to decode them all once, as `decode_cycles` says; None if not simulated.
+        stall_cycles: those of them that memory costs.
+        n_coded: weights decoded, padding of the order included.
+        n_weights: without padding.
+        n_changed: weights that had to change, where a scheme cannot code all.
+        error: relative L2 error of what is decoded, of the weights before any condition.
+        decoder: what decodes, lanes included.
+        on_front: whether no other scheme is as good in bytes, cycles, area (the mean of low and
+            high) and error, and better in one; cycles do not count if they are not simulated.
+    """
+
+    scheme: str
+    n_bytes: int
+    cycles: int | None
+    stall_cycles: int | None
+    n_coded: int
+    n_weights: int
+    n_changed: int
+    error: float
+    decoder: Decoder
+    on_front: bool = False
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Padding not among the weights; 0 without weights."""
+        return 8 * self.n_bytes / self.n_weights if self.n_weights else 0.0
+
+    @property
+    def weights_per_cycle(self) -> float | None:
+        """Decoded in the mean; None if not simulated."""
+        if self.cycles is None:
+            return None
+        return self.n_coded / self.cycles if self.cycles else 0.0
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to quantization noise, infinite without an error."""
+        return -20 * math.log10(self.error) if self.error else math.inf
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, `Comparison.to_json` says which."""
+        rate = self.weights_per_cycle
+        return {
+            "scheme": self.scheme,
+            "bytes": self.n_bytes,
+            "bits_per_weight": round(self.bits_per_weight, 4),
+            "decode_cycles": self.cycles,
+            "stall_cycles": self.stall_cycles,
+            "weights_per_cycle": None if rate is None else round(rate, 4),
+            "changed_weights": self.n_changed,
+            "relative_error": round(self.error, 6),
+            "sqnr_db": None if math.isinf(self.sqnr_db) else round(self.sqnr_db, 3),
+            "decoder": self.decoder.to_json(),
+            "on_front": self.on_front,
+        }
+
+
+@dataclass(frozen=True)
+class Point:
+    """All schemes on a network's weights under one condition.
+
+    Attributes:
+        condition: what was done to the weights.
+        n_weights, n_zeros: of all layers, without padding.
+        n_coded: values in the order they are read, padding included.
+        n_bytes: by each of `npusim.schemes.bounds.BOUNDS`.
+        results: of the schemes, in the order asked for.
+    """
+
+    condition: Condition
+    n_weights: int
+    n_zeros: int
+    n_coded: int
+    n_bytes: Mapping[str, int]
+    results: tuple[SchemeResult, ...]
+
+    @cached_property
+    def zero_fraction(self) -> float:
+        """Zeros among the weights; 0 without weights."""
+        return self.n_zeros / self.n_weights if self.n_weights else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, `Comparison.to_json` says which."""
+        return {
+            **self.condition.to_json(),
+            "weights": self.n_weights,
+            "coded_weights": self.n_coded,
+            "zero_fraction": round(self.zero_fraction, 6),
+            "bounds": dict(self.n_bytes),
+            "schemes": [result.to_json() for result in self.results],
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Schemes on one network.
+
+    Attributes:
+        model, npu: names; the order of the weights is that NPU's.
+        points: one for each condition.
+        left_out: schemes that are not installed, by name why not.
+    """
+
+    model: str
+    npu: str
+    points: tuple[Point, ...]
+    left_out: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, the output of ``npusim schemes compare --format json``.
+
+        Keys: ``model``, ``npu``, ``left_out``; ``points``: a list of ``nonzeros``, ``bits``,
+        ``clusters``, ``n_of_m`` (null: not done), ``weights``, ``coded_weights``,
+        ``zero_fraction``, ``bounds`` (bytes by name), ``schemes``: a list of ``scheme``, ``bytes``,
+        ``bits_per_weight``, ``decode_cycles``, ``stall_cycles``, ``weights_per_cycle`` (null if not
+        simulated), ``changed_weights``, ``relative_error``, ``sqnr_db`` (null without an error),
+        ``decoder`` (attributes of `npusim.schemes.decoder.Decoder`, and ``area_ge``, low and high),
+        ``on_front``. Keys may be added in later versions, none is renamed.
+        """
+        return {
+            "model": self.model,
+            "npu": self.npu,
+            "left_out": dict(self.left_out),
+            "points": [point.to_json() for point in self.points],
+        }
+
+
+def compare(
+    network: Network,
+    npu: str | NpuConfig = "ethos-u55-128",
+    *,
+    names: Sequence[str] | None = None,
+    conditions: Sequence[Condition] = (Condition(),),
+    simulate: bool = True,
+    lanes: int | None = None,
+    fifo: int = FIFO_BITS,
+    dma_bytes_per_cycle: float = math.inf,
+    done: Callable[[float], None] | None = None,
+) -> Comparison:
+    """Exact sizes of a network's weights by each scheme, and what decoding takes.
+
+    All schemes get the same weights in the same order, that in which the NPU reads them, padding
+    zeros included, each layer by itself. Parameters that depend on a layer, such as the width of
+    its weights, are fitted to it; the others have their defaults.
+
+    Args:
+        network: as `npusim.load` reads it, not yet compiled.
+        npu: preset name or record, for the order.
+        names: of the schemes; None for all that are installed.
+        conditions: what to do to the weights first, one point each.
+        simulate: whether to simulate the decoders; otherwise sizes only.
+        lanes, fifo, dma_bytes_per_cycle: as `npusim.schemes.decoder_simulation.decode_cycles`.
+        done: called with the fraction of the work that is done.
+
+    Raises:
+        ConfigError: an argument is out of range, there are no conditions, or the network is
+            compiled already.
+        UnknownNameError: no such NPU or scheme.
+        MissingExtraError: a scheme that is named is not installed.
+    """
+    if not conditions:
+        raise ConfigError("conditions must be some, got none")
+    config = get(npu)
+    chosen, left_out = _schemes(names)
+    if lanes is not None:
+        integer("lanes", lanes, 1, 1 << 20)
+    options = {"lanes": lanes, "fifo": fifo, "dma_bytes_per_cycle": dma_bytes_per_cycle}
+    decode_cycles(schemes.get("raw"), [], **options)  # type: ignore[arg-type]  # refuses wrong ones
+    layers = [layer for layer in layers_of(network, config) if not layer.same_as]
+    points = []
+    for number, condition in enumerate(conditions):
+        work = partial(
+            _measure,
+            npu=config,
+            chosen=chosen,
+            condition=condition,
+            options=options if simulate else None,
+        )
+        tell = None if done is None else partial(_part_done, done, number, len(conditions))
+        points.append(_point(condition, chosen, lanes, simulate, of_each(layers, work, tell)))
+    return Comparison(network.name, config.name, tuple(points), left_out)
+
+
+def _part_done(done: Callable[[float], None], number: int, n: int, fraction: float) -> None:
+    done((number + fraction) / n)
+
+
+def _schemes(names: Sequence[str] | None) -> tuple[list[Scheme], dict[str, str]]:
+    if names is not None:
+        return [schemes.get(name) for name in dict.fromkeys(names)], {}
+    found, left_out = [], {}
+    for name in schemes.names():
+        try:
+            found.append(schemes.get(name))
+        except MissingExtraError as error:
+            left_out[name] = str(error)
+    return found, left_out
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """What layers add to a point: sizes, cycles, stalls, changes and noise of each scheme."""
+
+    n_weights: int
+    n_zeros: int
+    n_coded: int
+    signal: float
+    n_bytes: dict[str, int]
+    rows: npt.NDArray[np.float64]
+    """Shape [n_schemes, 5]."""
+
+
+def _measure(
+    layer: WeightLayer,
+    npu: NpuConfig,
+    chosen: Sequence[Scheme],
+    condition: Condition,
+    options: Mapping[str, Any] | None,
+) -> _Sums:
+    weights = layer.weights_ohwi()
+    before = _ordered(weights, layer, npu)
+    if layer.op.weight_tensors:  # not such as the ones of a mean
+        weights = _conditioned(weights, condition)
+    values = _ordered(weights, layer, npu)
+    if condition.n_of_m is not None:
+        values = n_of_m(values, *condition.n_of_m)
+    bits = condition.bits or 8
+    if values.min() < -(1 << (bits - 1)) or values.max() >= 1 << (bits - 1):
+        bits = 9  # uint8 weights less their zero point, or the signs of one bit
+    row_weights = min(65536, max(1, values.size // layer.shape[0]))
+    noise_of_all = _noise(before, values)
+    rows = np.zeros((len(chosen), 5))
+    for row, scheme in zip(rows, chosen, strict=True):
+        fitted = scheme.fitted(bits=bits, row_weights=row_weights)
+        coded, changed, noise = values, 0, noise_of_all
+        if not fitted.lossless:
+            coded = fitted.conditioned(values)
+            changed = int(np.count_nonzero(coded != values))
+            noise = _noise(before, coded) if changed else noise
+        if options is None:
+            row[:] = fitted.size(coded), 0, 0, changed, noise
+        else:
+            found = decode_cycles(fitted, coded, **options)
+            row[:] = found.n_bytes, found.cycles, found.stall_cycles, changed, noise
+    n_zeros = weights.size - int(np.count_nonzero(weights))
+    wide = before.astype(np.float64)
+    return _Sums(weights.size, n_zeros, values.size, float(wide @ wide), bounds(values, bits), rows)
+
+
+def _ordered(weights: Values, layer: WeightLayer, npu: NpuConfig) -> Values:
+    parts = reorder_slices(weights, None, npu, **layer.reorder_options)
+    return np.concatenate([part.values for part in parts])
+
+
+def _conditioned(weights: Values, condition: Condition) -> Values:
+    weights = prune(weights, condition.nonzeros) if condition.nonzeros < 1 else weights
+    if condition.bits is not None:
+        weights = requantized(weights, weights, condition.bits)
+    return weights if condition.clusters is None else cluster(weights, condition.clusters)
+
+
+def _noise(exact: Values, codes: Values) -> float:
+    """Squared error of codes times the step of least error."""
+    if np.array_equal(exact, codes):
+        return 0.0
+    a, b = exact.astype(np.float64), codes.astype(np.float64)
+    power = float(b @ b)
+    step = float(a @ b) / power if power else 0.0
+    difference = a - step * b
+    return float(difference @ difference)
+
+
+def on_front(results: Sequence[SchemeResult]) -> tuple[SchemeResult, ...]:
+    """The same results, each told whether it is on the front of bytes, cycles, area and error."""
+    figures = [
+        (result.n_bytes, result.cycles or 0, sum(result.decoder.area_ge), result.error)
+        for result in results
+    ]
+    return tuple(
+        replace(
+            result,
+            on_front=not any(
+                other != mine and all(a <= b for a, b in zip(other, mine, strict=True))
+                for other in figures
+            ),
+        )
+        for result, mine in zip(results, figures, strict=True)
+    )
+
+
+def _point(
+    condition: Condition,
+    chosen: Sequence[Scheme],
+    lanes: int | None,
+    simulate: bool,
+    layers: Sequence[_Sums],
+) -> Point:
+    rows = np.sum([np.zeros((len(chosen), 5)), *(layer.rows for layer in layers)], axis=0)
+    signal = sum(layer.signal for layer in layers)
+    n_coded = sum(layer.n_coded for layer in layers)
+    n_weights = sum(layer.n_weights for layer in layers)
+    results = []
+    for scheme, row in zip(chosen, rows, strict=True):
+        decoder = scheme.decoder
+        n_bytes, cycles, stalls, changed, noise = row.tolist()
+        results.append(
+            SchemeResult(
+                scheme=scheme.name,
+                n_bytes=int(n_bytes),
+                cycles=int(cycles) if simulate else None,
+                stall_cycles=int(stalls) if simulate else None,
+                n_coded=n_coded,
+                n_weights=n_weights,
+                n_changed=int(changed),
+                error=math.sqrt(noise / signal) if signal else 0.0,
+                decoder=decoder if lanes is None else replace(decoder, lanes=lanes),
+            )
+        )
+    n_bytes_of = {name: sum(layer.n_bytes[name] for layer in layers) for name in BOUNDS}
+    return Point(
+        condition,
+        n_weights,
+        sum(layer.n_zeros for layer in layers),
+        n_coded,
+        n_bytes_of,
+        on_front(results),
+    )
