@@ -251,11 +251,14 @@ def rate_array(npu: NpuConfig) -> Float64Array:
 
 
 def memory_array(memories: Sequence[Memory]) -> Float64Array:
-    """Memories as numbers: float64, shape [n_memories, columns.MEMORY_COLUMNS]."""
+    """Memories as numbers: float64, shape [n_memories, columns.MEMORY_COLUMNS].
+
+    Where outstanding transfers limit reads and writes differently, the slower rate counts for both.
+    """
     return np.array(
         [
             (
-                memory.bytes_per_cycle,
+                min(memory.read_bytes_per_cycle, memory.write_bytes_per_cycle),
                 memory.read_latency_cycles,
                 memory.write_latency_cycles,
                 memory.burst_bytes,

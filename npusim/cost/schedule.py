@@ -255,8 +255,11 @@ class Scheduler:
         """Cycles to copy a look-up table to the NPU's own memory."""
         if not n_bytes:
             return 0
-        source = self.roles.memories[self.roles.constants]
-        read = int(np.float32(n_bytes) / np.float32(source.bytes_per_cycle))
+        from npusim.cost.cycles_kernels import transfer_cycles
+
+        stored = self.roles.constants
+        source = self.roles.memories[stored]
+        read = int(transfer_cycles(n_bytes, stored, self.arrays[2]))
         write = n_bytes // self.target.npu.axi_width_bytes
         return max(read + source.read_latency_cycles, write + source.write_latency_cycles)
 

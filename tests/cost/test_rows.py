@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import oracle_ops
 import pytest
@@ -100,3 +102,10 @@ def test_rows_of_lowered_operations():
             )
             n_ops += 1
     assert n_ops > 30
+
+
+def test_outstanding_transfers_limit_a_memory():
+    free = Memory("sram", 8.0, 32, 16, 32)
+    assert rows.memory_array([free])[0, col.BYTES_PER_CYCLE] == 8.0
+    assert rows.memory_array([replace(free, max_reads=4)])[0, col.BYTES_PER_CYCLE] == 4.0
+    assert rows.memory_array([replace(free, max_writes=1)])[0, col.BYTES_PER_CYCLE] == 2.0
