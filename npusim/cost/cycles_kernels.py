@@ -211,23 +211,21 @@ def mac_cycles(
     output = output_only
     unit = row[col.UNIT]
     if row[col.HAS_SCALES] and unit <= col.DEPTHWISE:
-        at = (
-            places[col.BUFFER_PLACE]
-            if places[col.BUFFER_PLACE] >= 0
-            else places[col.CONSTANT_PLACE]
-        )
+        buffered = places[col.BUFFER_PLACE] >= 0
+        at = places[col.BUFFER_PLACE if buffered else col.CONSTANT_PLACE]
         latency = memories[at, col.READ_LATENCY]
         output = max(output, _CHANNEL_BYTES * ofm_depth * latency / _SCALE_BURST_BYTES)
     read = first_block_cycles(_IFM, row, block, npu, memories, places)
     write = first_block_cycles(_OFM, row, block, npu, memories, places)
     issue = ((abs(write - read) if n_blocks > 1 else 0) + mac + output) / _BLOCKS_IN_FLIGHT
-    slow, fast = max(mac, issue), max(output, issue)
+    mac_pace, output_pace = max(mac, issue), max(output, issue)
     drain = write
-    if slow > fast:  # the last block leaves the output stage after the multipliers
-        drain += int(slow * n_blocks + fast) - int(slow * n_blocks)
+    if mac_pace > output_pace:  # the last block leaves the output stage after the multipliers
+        drain += int(output_pace)
+        work = int(mac_pace * n_blocks) + int(output_pace)
     else:
-        slow, fast = fast, slow
-    cycles[col.OP_CYCLES] = int(slow * n_blocks + fast) + read + write
+        work = int(output_pace * n_blocks + mac_pace)
+    cycles[col.OP_CYCLES] = work + read + write
     cycles[col.FILL_CYCLES], cycles[col.DRAIN_CYCLES] = read, drain
     cycles[col.MAC_CYCLES] = int(mac * n_blocks + output)
     cycles[col.OUTPUT_CYCLES] = int(output_only * n_blocks + mac)

@@ -213,13 +213,16 @@ def _mac_cycles(
     read = _first_block_cycles("ifm", *arguments)
     write = _first_block_cycles("ofm", *arguments)
     issue = ((abs(write - read) if n_blocks > 1 else 0) + mac + output) / 4
-    slow, fast = sorted((max(mac, issue), max(output, issue)), reverse=True)
-    cycles, drain = int(slow * n_blocks + fast) + read + write, write
-    if max(mac, issue) > max(output, issue):  # the last block leaves after the multipliers
-        drain += int(slow * n_blocks + fast) - int(slow * n_blocks)
+    mac_pace, output_pace = max(mac, issue), max(output, issue)
+    if mac_pace > output_pace:  # the last block leaves the output stage after the multipliers
+        drain = int(output_pace)
+        cycles = int(mac_pace * n_blocks) + drain + read + write
+    else:
+        drain = 0
+        cycles = int(output_pace * n_blocks + mac_pace) + read + write
     parts = int(mac * n_blocks + output), int(output_only * n_blocks + mac), int(issue)
     decode = int(row[c.DECODE_CYCLES]) * element_access(row, block, npu)[c.WEIGHT_FETCHES]
-    return [cycles, *parts, read, drain] if decode <= cycles else [decode, *parts, 0, 0]
+    return [cycles, *parts, read, drain + write] if decode <= cycles else [decode, *parts, 0, 0]
 
 
 def _scale_cycles(row: Numbers, ofm_block_depth: int, memories: Any, places: Numbers) -> float:

@@ -132,7 +132,8 @@ def row_of(record: Row, follower: Row | None) -> np.ndarray:
     if operator in ("Conv2D", "AvgPool") and values["stride_height"] == 1:
         for axis in ("height", "width"):
             values[f"upscale_{axis}"] = 1 + (values[f"ofm_{axis}"] > values[f"ifm_{axis}"])
-        values["nearest"] = int(operator == "AvgPool")
+        doubled = max(values["upscale_height"], values["upscale_width"]) == 2
+        values["nearest"] = int(operator == "AvgPool" and doubled)
     return table(
         1,
         unit=unit,
