@@ -193,7 +193,8 @@ def search_blocks(rows: Int64Array, npu: NpuConfig) -> tuple[Int64Array, Int64Ar
 
     blocks = np.zeros((len(rows), col.BLOCKS_COLUMNS), np.int64)
     found = np.zeros(len(rows), np.int64)
-    room = np.empty(SEARCH_COLUMNS, np.int64), np.empty((npu.ofm_block_width_max, 3), np.int64)
+    most = max(npu.ofm_block_height_max, npu.ofm_block_width_max)
+    room = np.empty(SEARCH_COLUMNS, np.int64), np.empty((2, most, 3), np.int64)
     fill(rows, npu_array(npu), *room, blocks, found)
     return blocks, found
 

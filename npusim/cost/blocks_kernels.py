@@ -2,7 +2,7 @@
 """Kernels of `npusim.cost.blocks`; twin: `npusim.cost.reference_blocks`.
 
 row i64 [35], npu i64 [24] and block i64 [12] as `npusim.cost.columns` lays them out. Room to work
-in: search i64 [SEARCH_COLUMNS], widths i64 [columns of the largest block, 3], best f32 [2], trial
+in: search i64 [SEARCH_COLUMNS], extents i64 [2, longest side of a block, 3], best f32 [2], trial
 i64 [6].
 """
 
@@ -25,7 +25,8 @@ _FIT_EXTENT = 4
 _IFM, _OFM, _N_IFM, _WEIGHTS, _SUB_KERNELS = 0, 3, 6, 7, 8
 _IFM_GRANULE, _IFM_AREAS, _ACC_GRANULE, _ACC_BITS, _BANKS = range(9, 14)
 _BITS, _SAME_DEPTH, _IFM_BLOCK_DEPTH, _FLAT, _BANK_BYTES = range(14, 19)
-SEARCH_COLUMNS = 19
+_N_HEIGHTS, _N_WIDTHS, _N_DEEP, _IFM_PIXEL_BYTES, _ACC_PIXEL_BITS = range(19, 24)
+SEARCH_COLUMNS = 24
 
 
 @kernel
@@ -109,37 +110,53 @@ def set_search(row: Any, npu: Any, search: Any) -> None:
 
 
 @kernel
-def set_widths(row: Any, npu: Any, search: Any, widths: Any) -> Any:
-    """Fill widths with width, ifm columns and blocks side by side; return their number.
+def set_extents(row: Any, npu: Any, search: Any, extents: Any) -> None:
+    """Fill extents with what heights (0) and widths (1) of a block cost, on their own.
 
-    They do not depend on height or depth of a block, so that they are worked out once.
+    Each line: rows or columns of the block, those of its ifm, and blocks in that direction.
     """
-    step = npu[col.OFM_UBLOCK_WIDTH]
-    most = round_up(min(search[_OFM + 1], npu[col.BLOCK_WIDTH_MAX]), step)
-    n = 0
-    for width in range(step, most + 1, step):
-        widths[n, 0] = width
-        widths[n, 1] = ifm_extent(width, 1, row, npu)
-        widths[n, 2] = (search[_OFM + 1] + width - 1) // width
-        n += 1
-    return n
+    for axis in range(2):
+        step, extent = npu[col.OFM_UBLOCK_HEIGHT + axis], search[_OFM + axis]
+        most = round_up(min(extent, npu[col.BLOCK_HEIGHT_MAX + axis]), step)
+        n = 0
+        for size in range(step, most + 1, step):
+            extents[axis, n, 0] = size
+            extents[axis, n, 1] = ifm_extent(size, axis, row, npu)
+            extents[axis, n, 2] = (extent + size - 1) // size
+            n += 1
+        search[_N_HEIGHTS + axis] = n
+
+
+@kernel
+def set_depth(depth: Any, trial: Any, search: Any) -> None:
+    """Write what a block of `depth` channels costs, whatever its height and width."""
+    trial[2] = depth
+    trial[5] = depth if search[_SAME_DEPTH] else search[_IFM_BLOCK_DEPTH]
+    search[_N_DEEP] = 1 if search[_SAME_DEPTH] else (search[_OFM + 2] + depth - 1) // depth
+    search[_IFM_PIXEL_BYTES] = round_up(trial[5] * search[_BITS] // 8, 8)
+    search[_ACC_PIXEL_BITS] = round_up(depth, 8) * search[_ACC_BITS]
 
 
 @kernel
 def two_buffers(n_bytes: Any, granule: Any, search: Any) -> Any:
     """Banks of two buffers of n_bytes, in whole granules; all i64."""
-    n_banks = (n_bytes + search[_BANK_BYTES] - 1) // search[_BANK_BYTES]
-    return round_up(2 * n_banks, granule)
+    # in floating point, exact for such numbers, since divisions of integers take most of the time
+    return np.ceil(2.0 * np.ceil(n_bytes / search[_BANK_BYTES]) / granule) * granule
 
 
 @kernel
-def fits(rows: Any, width: Any, depth: Any, ifm_area: Any, ifm_depth: Any, search: Any) -> Any:
-    """Whether ifm and accumulators of a block fit SHRAM, each twice and in whole granules; i64."""
-    ifm_bytes = ifm_area * round_up(ifm_depth * search[_BITS] // 8, 8)
-    used = two_buffers(ifm_bytes, search[_IFM_GRANULE], search) * search[_IFM_AREAS]
-    acc_bytes = rows * width * round_up(depth, 8) * search[_ACC_BITS] // 8
-    used += two_buffers(acc_bytes, search[_ACC_GRANULE], search)
-    return used <= search[_BANKS]
+def fitting_widths(trial: Any, extents: Any, n_widths: Any, search: Any) -> Any:
+    """How many of the first n_widths fit SHRAM with height and depth of trial, i64: ifm and
+    accumulators, each twice and in whole granules."""
+    rows = 1 if search[_FLAT] else trial[0]
+    for i in range(n_widths, 0, -1):
+        width, ifm_width = extents[1, i - 1, 0], extents[1, i - 1, 1]
+        ifm_bytes = trial[3] * ifm_width * search[_IFM_PIXEL_BYTES]
+        used = two_buffers(ifm_bytes, search[_IFM_GRANULE], search) * search[_IFM_AREAS]
+        acc_bytes = rows * width * search[_ACC_PIXEL_BITS] // 8
+        if used + two_buffers(acc_bytes, search[_ACC_GRANULE], search) <= search[_BANKS]:
+            return i
+    return 0
 
 
 @kernel
@@ -150,74 +167,73 @@ def coverage(ifm_height: Any, ifm_width: Any, search: Any) -> Any:
 
 
 @kernel
-def best_width(trial: Any, best: Any, widths: Any, n_widths: Any, unit: Any, search: Any) -> Any:
-    """Try every width with height and depth of trial; leave the better one in `best`.
+def best_width(
+    trial: Any, best: Any, extents: Any, n_high: Any, n_widths: Any, unit: Any, search: Any
+) -> Any:
+    """Try the first n_widths with height and depth of trial; leave the better one in `best`.
 
-    best f32 [2]: least cost and, among equals, coverage. Returns the index of the width that
-    improved on it, else -1. The order of the operations on f32 decides ties.
+    best f32 [2]: least cost and, among equals, coverage; n_high i64 blocks on top of each other.
+    Returns the index of the width that improved on it, else -1. The order of the operations on f32
+    decides ties.
     """
     height, depth, ifm_height, ifm_depth = trial[0], trial[2], trial[3], trial[5]
-    rows = 1 if search[_FLAT] else height
-    n_high = (search[_OFM] + rows - 1) // rows
-    n_deep = 1 if search[_SAME_DEPTH] else (search[_OFM + 2] + depth - 1) // depth
     n_ofm = np.float32(search[_OFM] * search[_OFM + 1] * search[_OFM + 2])
-    high = np.float32(search[_OFM]) / np.float32(rows)
-    depths = np.float32(1)
+    high = np.float32(search[_OFM]) / np.float32(1 if search[_FLAT] else height)
+    n_deep, depths = np.float32(search[_N_DEEP]), np.float32(1)
     if unit != col.DEPTHWISE:
         depths = np.float32(search[_OFM + 2]) / np.float32(depth) * np.float32(depth)
-    small, improved = height <= _TIE_EXTENT, -1
+    # locals, since loads from arrays are repeated after every store
+    n_ifm, buffers = search[_N_IFM], 2 * ifm_height * ifm_depth
+    column_reads = ifm_height * search[_IFM + 2] * search[_SUB_KERNELS]
+    weights, ofm_width = search[_WEIGHTS] * n_high, np.float32(search[_OFM + 1])
+    small, improved, least = height <= _TIE_EXTENT, -1, best[0]
     for i in range(n_widths):
-        width, ifm_width = widths[i, 0], widths[i, 1]
-        area = ifm_height * ifm_width
+        width, ifm_width = extents[1, i, 0], extents[1, i, 1]
         if unit == col.ELEMENTWISE:
             cost = n_ofm / np.float32(height * width * depth)
         else:
-            reads = np.float32(area * search[_IFM + 2] * search[_SUB_KERNELS])
-            reads *= np.float32(search[_OFM + 1]) / np.float32(width)
-            reads *= high
-            reads *= np.float32(n_deep)
-            reads += np.float32(search[_WEIGHTS] * n_high * widths[i, 2]) * depths
-            cost = reads / n_ofm
-        if search[_N_IFM] < 2 * area * ifm_depth:
+            reads = np.float32(ifm_width * column_reads) * (ofm_width / np.float32(width))
+            reads = reads * high * n_deep
+            cost = (reads + np.float32(weights * extents[1, i, 2]) * depths) / n_ofm
+        if n_ifm < buffers * ifm_width:
             cost *= np.float32(0.5)
-        if cost > best[0] or (cost == best[0] and (width > _TIE_EXTENT or not small)):
-            continue
-        if not fits(rows, width, depth, area, ifm_depth, search):
-            break  # nor does a wider one
-        if cost < best[0]:
-            best[0], best[1], improved = cost, np.float32(np.inf), i
-            continue
-        covered = coverage(ifm_height, ifm_width, search)
-        if covered <= best[1]:
-            best[1], improved = covered, i
+        if cost < least:
+            least, best[1], improved = cost, np.float32(np.inf), i
+        elif cost == least and small and width <= _TIE_EXTENT:
+            covered = coverage(ifm_height, ifm_width, search)
+            if covered <= best[1]:
+                best[1], improved = covered, i
+    best[0] = least
     return improved
 
 
 @kernel
 def search_block(
-    row: Any, npu: Any, search: Any, widths: Any, best: Any, trial: Any, block: Any
+    row: Any, npu: Any, search: Any, extents: Any, best: Any, trial: Any, block: Any
 ) -> Any:
     """Write the best block of a plain operation to block i64 [6]; return whether any fits."""
     set_search(row, npu, search)
-    n_widths = set_widths(row, npu, search, widths)
+    set_extents(row, npu, search, extents)
     ofm_depth, step = search[_OFM + 2], npu[col.OFM_UBLOCK_DEPTH]
-    rows = npu[col.OFM_UBLOCK_HEIGHT]
-    max_height = round_up(min(search[_OFM], npu[col.BLOCK_HEIGHT_MAX]), rows)
     max_depth = round_up(min(ofm_depth, npu[col.BLOCK_DEPTH_MAX]), step)
     best[:] = np.inf
     found = False
     depth = min(max_depth, _DEPTH_STEP)
     while depth <= max_depth:
-        trial[2] = depth
-        trial[5] = depth if search[_SAME_DEPTH] else search[_IFM_BLOCK_DEPTH]
-        for height in range(rows, max_height + 1, rows):
-            trial[0] = height
-            trial[3] = ifm_extent(height, 0, row, npu)
-            at = best_width(trial, best, widths, n_widths, row[col.UNIT], search)
+        set_depth(depth, trial, search)
+        n_widths = search[_N_WIDTHS]
+        for i in range(search[_N_HEIGHTS]):
+            trial[0], trial[3] = extents[0, i, 0], extents[0, i, 1]
+            n_widths = fitting_widths(trial, extents, n_widths, search)
+            if n_widths == 0:
+                break  # nor does a higher one fit
+            if i == 0:
+                search[_N_WIDTHS] = n_widths  # nor do wider ones that are deeper
+            n_high = extents[0, i, 2]
+            at = best_width(trial, best, extents, n_high, n_widths, row[col.UNIT], search)
             if at >= 0:
-                trial[1], trial[4] = widths[at, 0], widths[at, 1]
-                for i in range(col.BLOCK_COLUMNS):
-                    block[i] = trial[i]
+                trial[1], trial[4] = extents[1, at, 0], extents[1, at, 1]
+                block[: col.BLOCK_COLUMNS] = trial
                 found = True
         depth += step
         if depth < ofm_depth:
@@ -240,7 +256,7 @@ def fit_stripes(extents: Any, npu: Any) -> None:
 
 @kernel
 def search_matmul(
-    row: Any, npu: Any, search: Any, widths: Any, best: Any, trial: Any, block: Any
+    row: Any, npu: Any, search: Any, extents: Any, best: Any, trial: Any, block: Any
 ) -> Any:
     """Write the blocks of a matmul's sums and, behind them, of its products; return whether both
     fit."""
@@ -252,16 +268,16 @@ def search_matmul(
     part[col.IFM2_HEIGHT], part[col.IFM2_WIDTH] = row[col.OFM_HEIGHT], 1
     part[col.UNIT] = col.ELEMENTWISE
     products = block[col.BLOCK_COLUMNS :]
-    found = search_block(part, npu, search, widths, best, trial, products)
+    found = search_block(part, npu, search, extents, best, trial, products)
     ofm[0], ofm[1], ofm[2] = row[col.OFM_HEIGHT], row[col.IFM_WIDTH], 1
     fit_stripes(ofm, npu)
     part[col.UNIT], part[col.IFM_BITS] = col.REDUCE_SUM, 32
-    return search_block(part, npu, search, widths, best, trial, block) and found
+    return search_block(part, npu, search, extents, best, trial, block) and found
 
 
 @kernel
 def find_block(
-    row: Any, npu: Any, search: Any, widths: Any, best: Any, trial: Any, block: Any
+    row: Any, npu: Any, search: Any, extents: Any, best: Any, trial: Any, block: Any
 ) -> Any:
     """Write the block of an operation to block i64 [12]; return whether it has one, i64: 1 for
     yes, 0 for none that fits, 2 for an operation without blocks."""
@@ -269,14 +285,14 @@ def find_block(
     if row[col.UNIT] >= col.DMA:
         return 2
     if row[col.UNIT] == col.MATMUL:
-        return 1 if search_matmul(row, npu, search, widths, best, trial, block) else 0
-    return 1 if search_block(row, npu, search, widths, best, trial, block) else 0
+        return 1 if search_matmul(row, npu, search, extents, best, trial, block) else 0
+    return 1 if search_block(row, npu, search, extents, best, trial, block) else 0
 
 
 @kernel
-def find_blocks(rows: Any, npu: Any, search: Any, widths: Any, blocks: Any, found: Any) -> None:
+def find_blocks(rows: Any, npu: Any, search: Any, extents: Any, blocks: Any, found: Any) -> None:
     """Write the blocks i64 [n_ops, 12] of rows i64 [n_ops, 35], and to found i64 [n_ops] what
     `find_block` returns."""
     best, trial = np.empty(2, np.float32), np.empty(col.BLOCK_COLUMNS, np.int64)
     for i in range(rows.shape[0]):
-        found[i] = find_block(rows[i], npu, search, widths, best, trial, blocks[i])
+        found[i] = find_block(rows[i], npu, search, extents, best, trial, blocks[i])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from typing import Any
 
 import numpy as np
@@ -269,6 +270,24 @@ def test_operations_that_take_no_time():
     taken = op_cycles(row, find_blocks(row), "ethos-u55-128", MEMORIES, [UNBUFFERED])
     assert not taken.cycles.any()
     assert taken.total.tolist() == [0]
+
+
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+def test_any_input_gives_the_kernels_the_same_types():
+    from npusim.cost import blocks_kernels, cycles_kernels
+
+    rows_ = np.repeat(one(), 4, axis=0)
+    locked = rows_.copy()
+    locked.flags.writeable = False
+    places = np.tile(UNBUFFERED, (4, 1))
+    kinds = (rows_, rows_.tolist(), rows_.astype(">i4"), np.asfortranarray(rows_), locked)
+    for table_ in kinds:
+        taken = op_cycles(
+            table_, find_blocks(table_).tolist(), "ethos-u55-128", MEMORIES, places.astype("i2")
+        )
+        assert len(set(taken.total)) == 1
+    for kernel in (blocks_kernels.find_blocks, cycles_kernels.table_cycles):
+        assert len(kernel.signatures) == 1
 
 
 @pytest.mark.parametrize(
