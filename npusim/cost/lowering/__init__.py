@@ -34,6 +34,7 @@ _EARLY: Final[Mapping[str, _Rule]] = {
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), copies.lower_split),
     "QUANTIZE": quantizes.fuse_quantize,
     "PACK": copies.lower_pack,
+    "MIRROR_PAD": copies.lower_mirror_pad,
     "TRANSPOSE": find_reshape,
     "BATCH_MATMUL": reductions.turn_operands,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm.lower_lstm,
@@ -61,7 +62,6 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "ARG_MAX": reductions.lower_arg_max,
     "TRANSPOSE": transposes.lower_transpose,
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), resizes.lower_resize),
-    "MIRROR_PAD": copies.lower_mirror_pad,
     "TILE": copies.lower_tile,
 }
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from npusim.cost.lowering import weights
 from npusim.cost.lowering.copies import around
-from npusim.cost.lowering.graph import Graph, Link, Shape, Step, whole
+from npusim.cost.lowering.graph import Graph, Link, Shape, Step, same, whole
 from npusim.cost.lowering.resizes import cut_resize
 from npusim.cost.lowering.transposes import cut_transpose
 from npusim.cost.program import UNITS
@@ -36,6 +36,7 @@ def cut(graph: Graph, step: Step) -> list[Step]:
     if step.kind == "cpu":
         return [step]
     if _is_pointwise(step):
+        _deepen(step)
         _drop_ones(step)
     for index, link in enumerate(step.inputs):
         step.inputs[index] = _padded(link)
@@ -49,7 +50,6 @@ def cut(graph: Graph, step: Step) -> list[Step]:
     if step.kind in ("reduce_max", "reduce_sum", "matmul"):
         return [step]
     if _is_pointwise(step):
-        _deepen(step)
         return list(_cut_axes(graph, step, len(step.ofm.shape) - 3))
     if step.kind == "depthwise" and "multiplier" in step.attributes:
         return _cut_multiplier(graph, step)
@@ -106,8 +106,8 @@ def _deepen(step: Step) -> None:
     """See all maps of an element-wise step in a shape with at least 16 channels if it can."""
     links = [*step.inputs, step.ofm]
     sizes = [math.prod(link.shape) for link in links]
-    full = {link.shape for link, size in zip(links[:-1], sizes, strict=False) if size > 1}
-    repeats = len(step.inputs) > 1 and len(full) > 1
+    shapes = [link.shape for link, size in zip(links[:-1], sizes, strict=False) if size > 1]
+    repeats = any(not same(shapes[0], shape) for shape in shapes[1:])
     if repeats or any(_is_partial(link) for link in links):
         return
     if sizes[-1] <= _SMALL or step.ofm.shape[-1] >= _SHALLOW:
@@ -198,7 +198,8 @@ def _see_three_axes(step: Step) -> None:
     if step.axis != -2 or math.prod(shape[:-3]) > 1:
         axis = step.axis + len(shape)
         step.inputs[0] = step.ifm.seen((1, *around(shape, axis)))
-        step.outputs[0] = step.ofm.seen((1, *around(step.ofm.shape, axis)))
+        seen = (1, *around(step.ofm.shape, axis))
+        step.outputs[0] = replace(step.ofm, shape=seen, offset=None, part=None)
     step.window = replace(step.window, kernel=(1, step.ifm.shape[2]))
 
 
@@ -206,7 +207,7 @@ def _cut_multiplier(graph: Graph, step: Step) -> list[Step]:
     """One depthwise convolution for each kernel of a channel, and a transpose of their ofms."""
     assert step.op is not None
     multiplier = step.attributes["multiplier"]
-    batch, height, width, depth = step.ofm.shape
+    _, height, width, depth = step.ofm.taken
     step.remove()
     between = whole(
         step.ofm.value.like("_kernels", (multiplier, height, width, depth // multiplier))

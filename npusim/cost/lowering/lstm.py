@@ -145,7 +145,8 @@ class _Unrolling:
         added = Link(candidate.value.like("_added"), candidate.shape)
         self._add("mul", [candidate, ingoing], added, "added")
         target = self._written(kept.shape, "cell_state")
-        self._add("add", [kept, added], target, "cell state")
+        operands = [link.seen(target.shape) for link in (kept, added)]
+        self._add("add", operands, target, "cell state")
         if self.op.attributes.get("cell_clip"):
             clamp = self._add("activation", [target], target, "cell limits")
             clamp.attributes["clamps"] = True

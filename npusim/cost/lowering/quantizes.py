@@ -25,7 +25,7 @@ _BEFORE: Final = (
     *("SQUARED_DIFFERENCE", "PRELU", *_POOLS),
 )
 _PAIRS: Final = ("MUL", "MINIMUM", "MAXIMUM")
-_BEHIND: Final = (*_WEIGHTED, "ABS", "NEG", "MEAN", "SUM", *_POOLS)
+_BEHIND: Final = (*_WEIGHTED, "ABS", "NEG", "MEAN", "SUM", "ARG_MAX", *_POOLS)
 
 
 def fuse_quantize(graph: Graph, step: Step) -> None:

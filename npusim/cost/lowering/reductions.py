@@ -105,8 +105,8 @@ def _dtype(step: Step) -> str:
 
 def _inverted(graph: Graph, step: Step, link: Link, ofm: Link | None = None) -> Link:
     """All ones less a value."""
-    ofm = whole(link.value.like("_inverted", link.shape)) if ofm is None else ofm
-    graph.add("sub", [scalar("ones", _dtype(step)), link], ofm, step, suffix="sign")
+    ofm = whole(link.value.like("_inverted", link.shape) if ofm is None else ofm.value)
+    graph.add("sub", [scalar("ones", _dtype(step)), whole(link.value)], ofm, step, suffix="sign")
     return ofm
 
 

@@ -120,7 +120,7 @@ def _half_pixels(graph: Graph, step: Step) -> list[Step]:
         for column_parity in (0, 1):
             offset = (0, row_parity, column_parity, 0)
             source_link = padded.at(offset, (1, height + 1, width + 1, depth))
-            part = (1, step.ofm.shape[1] - 1, step.ofm.shape[2] - 1, depth)
+            part = (1, step.ofm.shape[1] - 1, step.ofm.shape[2] - 1, step.ofm.shape[3])
             target_link = replace(step.ofm.at(offset, part), stride=(1, 2, 2, 1))
             made = graph.add("depthwise", [source_link], target_link, step)
             made.window = Window((2, 2))
