@@ -37,7 +37,7 @@ def cut(graph: Graph, step: Step) -> list[Step]:
         return [step]
     if _is_pointwise(step):
         _deepen(step)
-        _drop_ones(step)
+        _fold_batch(step)
     for index, link in enumerate(step.inputs):
         step.inputs[index] = _padded(link)
     step.outputs[0] = _padded(step.ofm)
@@ -60,24 +60,22 @@ def _is_pointwise(step: Step) -> bool:
     return UNITS.get(step.kind) == "elementwise" or step.kind in _POINTWISE
 
 
-def _drop_ones(step: Step) -> None:
-    """See several maps in a batch with fewer axes if height, width or depth is 1."""
-    links = [*step.inputs, step.ofm]
-    shape = step.ofm.shape
+def _fold_batch(step: Step) -> None:
+    """See the maps of a batch as one, without axes of length 1, if no operand is repeated."""
+    links, shape = [*step.inputs, step.ofm], step.ofm.shape
     if math.prod(shape) == math.prod(shape[-3:]) or any(_is_partial(link) for link in links):
         return
-    while len(shape) > 3 and 1 in shape[-3:]:
-        axis = max(axis for axis in range(len(shape)) if shape[axis] == 1)
-        links = [
-            replace(link, shape=_without(link.shape, axis), offset=None, part=None)
-            for link in links
-        ]
-        shape = links[-1].shape
+    if any(link.shape != shape and math.prod(link.shape) > 1 for link in step.inputs):
+        return
+    folded = list(shape)
+    while len(folded) > 3 and 1 in folded[-3:]:
+        del folded[max(axis for axis, length in enumerate(folded) if length == 1)]
+    folded = [math.prod(folded[:-2]), *folded[-2:]]
+    links = [
+        replace(link, shape=tuple(folded), offset=None, part=None) if link.shape == shape else link
+        for link in links
+    ]
     step.inputs, step.outputs = links[:-1], links[-1:]
-
-
-def _without(shape: Shape, axis: int) -> Shape:
-    return shape[:axis] + shape[axis + 1 :]
 
 
 def _padded(link: Link) -> Link:
