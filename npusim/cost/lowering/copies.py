@@ -19,6 +19,10 @@ from npusim.network import Op
 from npusim.tensor import DTYPES
 
 
+_READ_WHOLE = ("cpu", "TILE", "resize", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
+"""Kinds that read whole maps only."""
+
+
 def around(shape: Shape, axis: int) -> Shape:
     """Three axes: all before one, that axis, and all behind it."""
     return math.prod(shape[:axis]), math.prod(shape[axis : axis + 1]), math.prod(shape[axis + 1 :])
@@ -238,7 +242,7 @@ def _read_in_place(copy: Step) -> None:
     if not same(copy.ofm.shape, value.shape or ()):
         return
     for reader in list(value.readers):
-        if reader.kind not in ("cpu", "TILE") and _keeps_axes(reader):
+        if reader.kind not in _READ_WHOLE and _keeps_axes(reader):
             _reread_in_place(copy, reader)
     if not value.readers and not value.is_output:
         copy.remove()
