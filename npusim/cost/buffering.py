@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim.cost import columns as col
-from npusim.cost.program import Program
+from npusim.cost.program import NpuOp, Program
 from npusim.cost.weight_sizes import WeightSizes
 
 Int64Array = npt.NDArray[np.int64]
@@ -429,7 +429,12 @@ class Buffering:
     def _is_computed(self, map_index: int) -> bool:
         """Whether the NPU's operations compute a map, and do not only move data."""
         producers = [op for op in self.program.ops if op.ofm.map == map_index and op.on_npu]
-        return bool(producers) and producers[0].kind not in _MOVING_KINDS
+        return bool(producers) and not moves_data(producers[0])
+
+
+def moves_data(op: NpuOp) -> bool:
+    """Whether an operation only moves data, so that its ofm is not worth a place of its own."""
+    return op.kind in _MOVING_KINDS
 
 
 def _runs_longest(run: Int64Array) -> bool:

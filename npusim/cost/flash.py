@@ -120,9 +120,9 @@ def flash_items(
             n_bytes = streams.scale_bytes(n_cores)
             if ("weights", key) not in sizes:
                 sizes["weights", key] = (op.name, "weights", streams.n_bytes + n_bytes)
-                scales[key] = _scales(op)
-            elif scales[key] != _scales(op):
-                block = ("scales", key, _scales(op), _bias(op))
+                scales[key] = scales_of(op)
+            elif scales[key] != scales_of(op):
+                block = ("scales", key, scales_of(op), _bias(op))
                 sizes.setdefault(block, (op.name, "scales", n_bytes))
         if op.table_bytes:
             content = number if op.table_content is None else op.table_content
@@ -149,7 +149,7 @@ def flash_bytes(items: Sequence[FlashItem]) -> int:
     return sum(item.n_bytes for item in items)
 
 
-def _scales(op: NpuOp) -> Hashable:
+def scales_of(op: NpuOp) -> Hashable:
     """What the scales of an operation's channels are made from."""
     source = op.source
     if source is None:

@@ -119,8 +119,8 @@ def memory_table(program: Program) -> MemoryTable:
     accesses: list[list[int]] = []
     in_place: list[int] = []
     for i, op in enumerate(program.ops):
-        for view, role in _views(program, op, written):
-            nhwc = _needs_nhwc(program, op, view, role)
+        for view, role in op_views(program, op, written):
+            nhwc = needs_nhwc(program, op, view, role)
             accesses.append([i, view.map, role, *view.shape[2:], *view.part[2:], nhwc])
         in_place.append(_goes_in_place(op))
     dtypes = list(DTYPES)
@@ -134,7 +134,7 @@ def memory_table(program: Program) -> MemoryTable:
     )
 
 
-def _views(program: Program, op: NpuOp, written: set[int]) -> list[tuple[View, int]]:
+def op_views(program: Program, op: NpuOp, written: set[int]) -> list[tuple[View, int]]:
     """What an operation uses, inputs first; `written` gets the maps that it writes.
 
     Of the further maps of a CPU operation it writes those that nobody has written before.
@@ -170,7 +170,7 @@ def _flags(one: FeatureMap) -> int:
     )
 
 
-def _needs_nhwc(program: Program, op: NpuOp, view: View, role: int) -> bool:
+def needs_nhwc(program: Program, op: NpuOp, view: View, role: int) -> bool:
     """Whether an operation can use a map in NHWC alone, whatever others do with it."""
     if not op.on_npu or role == WORKS_IN or op.kind in _NHWC_KINDS:
         return True

@@ -124,12 +124,14 @@ class WeightSource:
         key: equal for operations that read the same weights in the same order.
         traversal: "depth-first", "part-kernel" or "depthwise".
         ohwi: makes them, int16 less their zero points, or None where only sizes are known.
+        is_made: whether they are the compiler's own, such as those of a mean.
     """
 
     shape: Shape4
     key: tuple[object, ...]
     traversal: str
     ohwi: Callable[[], npt.NDArray[np.int16]] | None = field(default=None, repr=False)
+    is_made: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

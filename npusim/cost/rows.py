@@ -161,7 +161,7 @@ def table(n_ops: int, **values: npt.ArrayLike) -> Int64Array:
     if "output_rate" not in values:
         rows[rows[:, col.ACC_BITS] == 40, col.OUTPUT_RATE] = 3
     if "traversal" not in values:
-        rows[:, col.TRAVERSAL] = _traversals(rows)
+        rows[:, col.TRAVERSAL] = best_traversals(rows)
     return rows
 
 
@@ -191,7 +191,7 @@ def _check_range(name: str, values: npt.NDArray[np.integer]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, got {wrong}")
 
 
-def _traversals(rows: Int64Array) -> Int64Array:
+def best_traversals(rows: Int64Array) -> Int64Array:
     """As `npusim.weights.traversal.choose_traversal`, for many at once."""
     depth, wide = rows[:, col.IFM_DEPTH], rows[:, col.IFM_BITS] == 16
     elements = rows[:, col.KERNEL_HEIGHT] * rows[:, col.KERNEL_WIDTH]

@@ -3,21 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from npusim.cost import columns as col
 from npusim.cost.program import NpuOp
-from npusim.errors import ConfigError
+from npusim.errors import ConfigError, UnknownNameError
 from npusim.npu import NpuConfig
-from npusim.weights.reorder import reorder_slices
+from npusim.weights.expected import TRAINED, WeightStatistics, stream_law
+from npusim.weights.reorder import TRAVERSALS, reorder_slices
 from npusim.weights.scales import scale_bytes
 from npusim.weights.stream import encoded_size
 
 Int64Array = npt.NDArray[np.int64]
+Statistics = WeightStatistics | Mapping[str, WeightStatistics]
+"""Of all weights, or by the name of an operation of the network; "" stands for the others."""
 
 
 class WeightSizes(Protocol):
@@ -101,3 +106,82 @@ class ExactSizes:
         for i, start in enumerate(starts):
             sizes[i, 1] = slice_scale_bytes(depths[i + 1] - start, self.npu.n_cores)
         return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedSizes:
+    """The bytes that the streams of weights that are not there yet are expected to take.
+
+    Their order, and with it the zeros that pad them, is that of the NPU; how many bits the values
+    take is told by `npusim.weights.expected`.
+
+    Attributes:
+        npu: whose order the weights are coded in.
+        statistics: what is known of the weights.
+
+    >>> from npusim.cost.program import View, WeightSource
+    >>> weights = WeightSource((16, 3, 3, 16), ("w",), "part-kernel")
+    >>> op = NpuOp("y", "conv", View(0, (1, 8, 8, 16)), View(1, (1, 8, 8, 16)), kernel=(3, 3),
+    ...            weights=weights)
+    >>> from npusim.npu import get
+    >>> for bits in (8, 4, 2):
+    ...     sizes = ExpectedSizes(get("ethos-u55-128"), WeightStatistics(bits))
+    ...     print(sizes.slices(op, 8, 16, (0, 16)).tolist())
+    [[2592, 160]]
+    [[1136, 160]]
+    [[224, 160]]
+    """
+
+    npu: NpuConfig
+    statistics: Statistics = TRAINED
+
+    def slices(
+        self, op: NpuOp, ifm_bits: int, block_depth: int, depths: Sequence[int]
+    ) -> Int64Array:
+        """As `WeightSizes.slices`; the depth of the block makes no difference here.
+
+        Raises:
+            UnknownNameError: the statistics are those of other operations.
+        """
+        from npusim.cost.rows import npu_array
+        from npusim.cost.weight_sizes_kernels import slice_bytes
+
+        known = np.array(op_statistics(op, self.statistics), np.float64)
+        geometry, npu, law = weights_row(op, ifm_bits), npu_array(self.npu), stream_law()
+        sizes = [
+            slice_bytes(geometry, npu, high - low, known, law) for low, high in pairwise(depths)
+        ]
+        return np.array(sizes, np.int64).reshape(-1, 2)
+
+
+def op_statistics(op: NpuOp, statistics: Statistics) -> tuple[float, float]:
+    """Entropy in bits, and part of zeros, of the weights of an operation.
+
+    Weights that the compiler makes itself, such as those of a mean, are few different values.
+
+    Raises:
+        UnknownNameError: the statistics are those of other operations.
+    """
+    source = op.weights
+    assert source is not None
+    if source.is_made:
+        return 0.0, 0.0
+    known = statistics
+    if not isinstance(known, WeightStatistics):
+        name = op.name if op.source is None else op.source.name
+        if name not in known and "" not in known:
+            raise UnknownNameError("operation with weight statistics", name, tuple(known))
+        known = known[name] if name in known else known[""]
+    return known.expected(fan_in=int(np.prod(source.shape[1:])))
+
+
+def weights_row(op: NpuOp, ifm_bits: int) -> Int64Array:
+    """A row of `npusim.cost.rows` in which all that tells the sizes of weights is filled in."""
+    assert op.weights is not None
+    row = np.zeros(col.ROW_COLUMNS, np.int64)
+    row[col.UNIT] = col.DEPTHWISE if op.weights.traversal == "depthwise" else col.CONVOLUTION
+    row[col.TRAVERSAL] = TRAVERSALS.index(op.weights.traversal)
+    row[col.IFM_DEPTH], row[col.IFM_BITS] = op.weights.shape[3], ifm_bits
+    row[[col.KERNEL_HEIGHT, col.KERNEL_WIDTH]] = op.weights.shape[1:3]
+    row[[col.DILATION_HEIGHT, col.DILATION_WIDTH]] = op.dilation
+    return row

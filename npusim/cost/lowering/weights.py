@@ -93,7 +93,7 @@ def sum_of_channels(op: Op, depth: int, bits: int) -> WeightSource:
     shape = (1, 1, 1, depth)
     traversal = choose_traversal(shape, "CONV_2D", bits)
     make = partial(np.ones, shape, np.int16)
-    return WeightSource(shape, (op.name, "channels"), traversal, make)
+    return WeightSource(shape, (op.name, "channels"), traversal, make, is_made=True)
 
 
 def half_pixels(op: Op, row: int, column: int, depth: int) -> WeightSource:
@@ -127,7 +127,7 @@ def _source(
 def _made(op: Op, suffix: str, kernel: npt.NDArray[Any], depth: int) -> WeightSource:
     shape = (depth, *kernel.shape[:2], 1)
     key = (op.name, suffix)
-    return WeightSource(shape, key, "depthwise", partial(_tiled, kernel, depth))
+    return WeightSource(shape, key, "depthwise", partial(_tiled, kernel, depth), is_made=True)
 
 
 def _spread(op: Op, channels: slice) -> Int16Array:

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is expected of weights that nobody has trained yet: their entropy, and the stream's bits.
+
+A stream takes about as many bits as the entropy of what it codes, weights and padding zeros
+together, and some more: `LAW` says how many, by that entropy and by the part that is padding.
+Weights themselves are expected to be bell-shaped, each output channel scaled so that its largest
+weight uses the whole range, as quantization does: the more weights a channel has, the smaller is
+most of them beside the largest.
+
+The constants come from synthetic layers coded by the encoder of Arm's compiler; no real model was
+used. ``benches/calibrate_weight_sizes.py`` printed them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import erf, exp, sqrt
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from npusim._arguments import integer, real
+from npusim.errors import ConfigError
+from npusim.weights.measures import binary_entropy_bits
+
+Float64Array = npt.NDArray[np.float64]
+
+BITS_MIN: Final = 2
+BITS_MAX: Final = 8
+CLUSTERS_MAX: Final = 255
+ENTROPY_BITS_MAX: Final = 9.0
+"""Of a weight less its zero point."""
+
+ENTROPY_KNOTS: Final = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 7.5, 8.0)
+"""Bits of a coded value."""
+PADDING_KNOTS: Final = (0.0, 0.1, 0.3, 0.6)
+"""Part of the coded values that is padding."""
+EXCESS_BITS: Final = (
+    (0.093, -0.027, 0.111, 0.143, 0.120, 0.321, 0.572, 0.415, 0.312, 0.026),
+    (0.079, -0.022, 0.095, 0.191, 0.218, 0.491, 0.869, 0.733, 0.588, 0.627),
+    (0.060, -0.009, 0.107, 0.230, 0.381, 0.637, 0.507, 0.146, 0.105, 0.346),
+    (0.048, 0.012, 0.181, 0.242, 0.265, -0.238, -0.660, -0.381, -0.008, 0.355),
+)
+"""Bits that a coded value takes beside its entropy; rows for `PADDING_KNOTS`."""
+STREAM_BITS: Final = 122.3
+"""Bits of every stream beside its values: headers, palettes."""
+
+_FAN_INS: Final = tuple(2.0**power for power in range(21))
+_GUMBEL: Final = 0.5 * exp(-0.5772156649015329)
+"""Tail of the normal distribution beyond the mean of the largest, in parts of one weight."""
+
+
+def stream_law() -> Float64Array:
+    """The constants as the kernels take them: [1 + n_padding_knots, 1 + n_entropy_knots]."""
+    table = np.empty((1 + len(PADDING_KNOTS), 1 + len(ENTROPY_KNOTS)))
+    table[0, 0], table[0, 1:], table[1:, 0] = STREAM_BITS, ENTROPY_KNOTS, PADDING_KNOTS
+    table[1:, 1:] = EXCESS_BITS
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class WeightStatistics:
+    """What is known of a layer's weights without having them.
+
+    Attributes:
+        bits: of a weight, 2..8.
+        nonzero_fraction: part of the weights that are not zero, 0..1; None: as many as are
+            expected.
+        entropy_bits: empirical entropy of a weight in bits, 0..9, as `weights_entropy_bits` gives
+            it; None: what is expected of the rest.
+        n_clusters: number of different values, 1..255; None: as many as the bits allow.
+
+    Raises:
+        ConfigError: a value is out of its range, or both an entropy and clusters are given.
+
+    >>> WeightStatistics(nonzero_fraction=0.0).expected(fan_in=64)
+    (0.0, 1.0)
+    """
+
+    bits: int = 8
+    nonzero_fraction: float | None = None
+    entropy_bits: float | None = None
+    n_clusters: int | None = None
+
+    def __post_init__(self) -> None:
+        integer("bits of a weight", self.bits, BITS_MIN, BITS_MAX)
+        if self.nonzero_fraction is not None:
+            real("nonzero_fraction", self.nonzero_fraction, 0.0, 1.0)
+        if self.entropy_bits is not None:
+            real("entropy_bits", self.entropy_bits, 0.0, ENTROPY_BITS_MAX)
+            if self.n_clusters is not None:
+                raise ConfigError("entropy_bits and n_clusters must not both be given, got both")
+        if self.n_clusters is not None:
+            integer("n_clusters", self.n_clusters, 1, CLUSTERS_MAX)
+
+    def expected(self, fan_in: int) -> tuple[float, float]:
+        """Entropy of a weight in bits, and part of the weights that are zero.
+
+        With a part s of non-zeros this is the measure of [UDC] eq. (4), ``s * b + H2(s)``, with
+        the entropy of the non-zero weights in the place of their bits b.
+
+        Args:
+            fan_in: weights of an output channel.
+
+        Differs: eq. (4) counts b bits for each weight that is not zero, however they are
+            distributed; the stream codes what is frequent in fewer.
+        """
+        if self.entropy_bits is not None:
+            zeros = _zeros_of_entropy(self.entropy_bits)
+            return float(self.entropy_bits), self._zeros(zeros)
+        if self.n_clusters is not None:
+            entropy, zeros = _clustered(self.n_clusters)
+        else:
+            entropy, zeros = expected_entropy(self.bits, fan_in)
+        if self.nonzero_fraction is None:
+            return entropy, zeros
+        s = float(self.nonzero_fraction)
+        values = (entropy - float(binary_entropy_bits(zeros))) / (1.0 - zeros) if zeros < 1 else 0.0
+        return s * max(values, 0.0) + float(binary_entropy_bits(s)), 1.0 - s
+
+    def _zeros(self, expected: float) -> float:
+        return expected if self.nonzero_fraction is None else 1.0 - float(self.nonzero_fraction)
+
+
+TRAINED: Final = WeightStatistics()
+"""Weights of 8 bits as training leaves them."""
+
+
+def expected_entropy(bits: int, fan_in: int) -> tuple[float, float]:
+    """Entropy in bits, and part of zeros, of trained weights that are rounded to `bits` bits.
+
+    >>> [round(expected_entropy(8, n)[0], 1) for n in (9, 64, 4096)]
+    [7.5, 7.4, 6.7]
+    """
+    entropies, zeros = _by_fan_in(integer("bits", bits, BITS_MIN, BITS_MAX))
+    at = np.log2(integer("fan_in", fan_in, 1, 1 << 40))
+    knots = np.log2(_FAN_INS)
+    return float(np.interp(at, knots, entropies)), float(np.interp(at, knots, zeros))
+
+
+@cache
+def _by_fan_in(bits: int) -> tuple[Float64Array, Float64Array]:
+    """Entropies and parts of zeros at `_FAN_INS`: means over two shapes of bells.
+
+    One weight of each channel is the largest, positive or negative.
+    """
+    largest = (1 << bits - 1) - 1
+    found = []
+    for n in _FAN_INS:
+        of_normal = NormalDist().inv_cdf(1.0 - _GUMBEL / n)
+        of_laplace = float(np.log(n) + 0.5772156649015329 + 0.5 / n) / sqrt(2)
+        found.append(
+            (
+                _rounded(largest / of_normal, "normal", largest),
+                _rounded(largest / of_laplace, "laplace", largest),
+            )
+        )
+    entropies, zeros = np.array(found).mean(axis=1).T
+    largest_part = 1.0 / np.array(_FAN_INS)
+    entropies = (1.0 - largest_part) * entropies + largest_part
+    entropies += np.asarray(binary_entropy_bits(largest_part))
+    return entropies, (1.0 - largest_part) * zeros
+
+
+@cache
+def _rounded(deviation: float, shape: str, largest: int) -> tuple[float, float]:
+    """Entropy and part of zeros of a rounded bell, cut at +-`largest`."""
+    edges = (np.arange(-largest, largest + 2) - 0.5) / deviation
+    if shape == "normal":
+        below = np.array([0.5 * (1.0 + erf(edge / sqrt(2))) for edge in edges])
+    else:
+        tail = 0.5 * np.exp(-np.abs(edges) * sqrt(2))
+        below = np.where(edges < 0, tail, 1.0 - tail)
+    parts = np.diff(below) / (below[-1] - below[0])
+    positive = parts[parts > 0]
+    return float(-(positive * np.log2(positive)).sum()), float(parts[largest])
+
+
+@cache
+def _bells() -> tuple[Float64Array, Float64Array]:
+    """Parts of zeros of bells by their entropy."""
+    deviations = np.exp(np.linspace(np.log(0.15), np.log(90), 120))
+    found = [
+        np.mean([_rounded(float(d), shape, 127) for shape in ("normal", "laplace")], axis=0)
+        for d in deviations
+    ]
+    entropies, zeros = np.array([(0.0, 1.0), *found]).T
+    return entropies, zeros
+
+
+def _zeros_of_entropy(entropy: float) -> float:
+    return float(np.interp(entropy, *_bells()))
+
+
+@cache
+def _clustered(n_clusters: int) -> tuple[float, float]:
+    """Entropy, and part of the cluster at zero, of bells in the best clusters for the error.
+
+    Such clusters lie as densely as the cube root of the bell: a normal bell three times as wide in
+    square.
+    """
+    wide = NormalDist(sigma=sqrt(3.0))
+    inner = [wide.inv_cdf((i + 0.5) / n_clusters) for i in range(n_clusters)]
+    edges = [(low + high) / 2 for low, high in zip(inner, inner[1:], strict=False)]
+    below = [0.0, *(NormalDist().cdf(edge) for edge in edges), 1.0]
+    parts = np.diff(below)
+    return float(-(parts * np.log2(parts)).sum()), float(parts[n_clusters // 2])
