@@ -44,7 +44,9 @@ MEASURES: Final = (
 """What a batch is costed in, beside its multiply-accumulates."""
 _SLICED_DEPTH_MAX: Final = 1 << 16
 _ENTRIES_MIN: Final = 256
-_MEMO_LINES: Final = 1 << 17
+_PLANS_MIN: Final = 1 << 10
+_PLANS_MAX: Final = 1 << 19
+"""Plans that are kept: a table that fits a cache is faster, one that is full begins anew."""
 _MAC_UNITS: Final = (col.CONVOLUTION, col.PRODUCT, col.DEPTHWISE, col.POOLING, col.REDUCE_SUM)
 
 
@@ -178,15 +180,28 @@ class BatchEstimator:
         """Which of the known operations each operation of a batch is, int64 [n_ops].
 
         A batch that is costed again needs this but once.
+
+        Raises:
+            ConfigError: more than a million different operations, for which a new estimator is
+                needed.
         """
-        return self._index.find(batch.ops)
+        from npusim.cost.batch_kernels import ENTRIES_MAX
+
+        found = self._index.find(batch.ops)
+        if self._index.n > ENTRIES_MAX:
+            raise ConfigError(
+                f"batches must have at most {ENTRIES_MAX} different operations for one estimator, "
+                f"got {self._index.n}"
+            )
+        return found
 
     def costs(self, batch: Batch, entries: Int64Array) -> BatchCost:
         """The cost of a batch whose `entries` are known."""
         costs = np.empty((len(self.machines), batch.n_programs, len(MEASURES)), np.int64)
         room = _Room(batch)
+        blocks: dict[bytes, _MachineTable] = {}
         for one, table in enumerate(self._tables):
-            table.extend(self._index)
+            table.extend(self._index, blocks.setdefault(table.machine[0].tobytes(), table))
             table.cost(batch, entries, self._index, room, costs[one], sram=self.sram)
         fits = costs[:, :, 0] >= 0
         sram, flash = MEASURES.index("sram_peak_bytes"), MEASURES.index("flash_bytes")
@@ -263,11 +278,11 @@ class _MachineTable:
         self.most_block = max(npu.ofm_block_height_max, npu.ofm_block_width_max)
         self.entries = np.empty((0, ENTRY_COLUMNS), np.int64)
         self.n = 0
-        self.memo: Int64Array | None = None
+        self.memo: tuple[Int64Array, ...] | None = None
 
-    def extend(self, index: _Index) -> None:
-        """Entries for the operations that are new."""
-        from npusim.cost.batch_kernels import fill_entries
+    def extend(self, index: _Index, alike: _MachineTable) -> None:
+        """Entries for the operations that are new; `alike` has the same NPU and may have them."""
+        from npusim.cost.batch_kernels import FITS, fill_blocks, fill_entries
         from npusim.cost.blocks_kernels import SEARCH_COLUMNS
 
         if index.n == self.n:
@@ -276,11 +291,15 @@ class _MachineTable:
             grown = np.empty((len(index.ops), self.entries.shape[1]), np.int64)
             grown[: self.n] = self.entries[: self.n]
             self.entries = grown
-        search = np.empty(SEARCH_COLUMNS, np.int64), np.empty((2, self.most_block, 3), np.int64)
         new = slice(self.n, index.n)
-        statistics = index.statistics[new]
-        arguments = index.ops[new], statistics, stream_law(), self.machine, search
-        fill_entries(*arguments, self.entries[new])
+        entries, ops = self.entries[new], index.ops[new]
+        if alike is self:
+            room = np.empty(SEARCH_COLUMNS, np.int64), np.empty((2, self.most_block, 3), np.int64)
+            fill_blocks(ops, self.machine[0], room, entries)
+        else:
+            columns = [*range(col.BLOCKS_COLUMNS), FITS]
+            entries[:, columns] = alike.entries[new][:, columns]
+        fill_entries(ops, index.statistics[new], stream_law(), self.machine, entries)
         self.n = index.n
 
     def cost(
@@ -298,40 +317,47 @@ class _MachineTable:
 
         table = batch.table
         in_place = table.in_place if sram else table.in_place[:0]
-        memo, done = self._memo(room, len(entries)), 0
         known = index.ops, index.statistics
+        arrays = room.arrays(self.n_memories)
+        done, n_most = 0, max(_PLANS_MAX, 2 * room.n_ops_max)
+        if self.memo is None or len(self.memo[0]) < 2 * room.n_ops_max:
+            self.memo = _memo(max(2 * room.n_ops_max, min(_PLANS_MIN, 2 * len(entries))))
         while done < batch.n_programs:
             done = cost_programs(
                 *(done, table.starts, entries, batch.links),
                 *((table.accesses, table.maps, in_place), batch.formats, known, self.entries),
-                *(stream_law(), self.machine, memo, room.arrays(self.n_memories), costs),
+                *(stream_law(), self.machine, self.memo, arrays, costs),
             )
             if done < batch.n_programs:
-                memo[:, 0] = -1
-                memo[-1, 0] = 0
+                self.memo = _memo(min(4 * len(self.memo[0]), n_most))
 
-    def _memo(self, room: _Room, n_ops: int) -> Int64Array:
-        """Room for plans, no larger than is of use."""
-        from npusim.cost.batch_kernels import KEY_COLUMNS, PLAN_COLUMNS
 
-        wanted = min(max(4 * n_ops, 64), max(_MEMO_LINES, 4 * room.n_ops_max))
-        if self.memo is None or len(self.memo) - 1 < wanted // 2:
-            n_lines = 1 << (wanted - 1).bit_length()
-            self.memo = np.full((n_lines + 1, KEY_COLUMNS + PLAN_COLUMNS), -1, np.int64)
-            self.memo[-1, 0] = 0
-        return self.memo
+def _memo(n_plans: int) -> tuple[Int64Array, ...]:
+    """Room for plans, in which is but that of operations of the CPU."""
+    from npusim.cost.batch_kernels import KEY_COLUMNS, N_SLICES, PLAN_COLUMNS
+
+    n_slots = 2 << n_plans.bit_length()
+    plans = np.zeros((n_plans, PLAN_COLUMNS), np.int64)
+    plans[0, N_SLICES] = 1
+    return (
+        np.empty((n_plans, KEY_COLUMNS), np.int64),
+        plans,
+        np.full(n_slots, -1, np.int64),
+        np.full((n_slots, 2), -1, np.int64),
+        np.array([1, 0], np.int64),
+    )
 
 
 class _Room:
     """Arrays that the kernels work in, for the largest program of a batch."""
 
     def __init__(self, batch: Batch):
-        from npusim.cost.batch_kernels import MAX_SLICES, PLAN_COLUMNS
+        from npusim.cost.batch_kernels import MAX_SLICES
 
         most = np.diff(batch.table.starts, axis=0).max(axis=0)
         n_maps, self.n_ops_max = int(most[1]), int(most[2])
         n_ranges = n_maps + 2 * self.n_ops_max + 3
-        self.plans = np.empty((self.n_ops_max, PLAN_COLUMNS), np.int64)
+        self.lines = np.empty(self.n_ops_max, np.int64)
         self.slices = np.empty(MAX_SLICES + 2, np.int64), np.empty((MAX_SLICES + 2, 2), np.int64)
         self.memory = (
             np.zeros((self.n_ops_max, 9), np.int64),
@@ -342,7 +368,7 @@ class _Room:
     def arrays(self, n_memories: int) -> tuple[object, ...]:
         """For a machine of so many memories."""
         traffic = np.zeros((n_memories, col.TRAFFIC_COLUMNS), np.int64)
-        return self.plans, (*self.slices, traffic), self.memory
+        return self.lines, (*self.slices, traffic), self.memory
 
 
 def op_columns(

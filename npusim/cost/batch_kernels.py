@@ -7,8 +7,11 @@ ENTRY_COLUMNS] is what one machine makes of one such operation on its own; machi
 memories, roles), roles i64 [4]: lines of memories for maps, constants and buffers, and the bytes
 that the NPU's own port moves in a cycle.
 
-plan i64 [PLAN_COLUMNS] is how an operation runs after the one before it. memo i64 [n, KEY_COLUMNS +
-PLAN_COLUMNS], n a power of two, keeps plans by what they depend on.
+plan i64 [PLAN_COLUMNS] is how an operation runs after the one before it. memo (keys i64 [n,
+KEY_COLUMNS], plans i64 [n, PLAN_COLUMNS], slots i64, moves i64 [m, 2], counts i64 [2]) keeps plans
+by what they depend on; plan 0 is that of every operation of the CPU. slots is the index of keys,
+moves tells the plan that follows another one, both of a power of two; counts says how many plans
+and moves there are.
 """
 
 from __future__ import annotations
@@ -49,8 +52,10 @@ LINK_COLUMNS = 5
 _BLOCK = 0
 _PERF = _BLOCK + col.BLOCKS_COLUMNS
 _RUN = _PERF + buf.N_PERF
-_FETCHES, _WEIGHTS, _SCALES, _FITS = range(_RUN + 1, _RUN + 5)
-ENTRY_COLUMNS = _FITS + 1
+_WEIGHTS, _SCALES, FITS = range(_RUN + 1, _RUN + 4)
+_MOVED = FITS + 1
+_FETCHES = _MOVED + col.WEIGHT_FETCHES
+ENTRY_COLUMNS = _MOVED + col.ACCESS_COLUMNS
 
 NPU_CYCLES, TOTAL_CYCLES, SLACK_CYCLES, SLACK_BYTES = range(4)
 """Cycles of the NPU, of the slower of it and the memories; what the next one hides a transfer
@@ -65,6 +70,8 @@ _FREE = -1
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
 _FULL = 0.6
+_ENTRY_BITS = 20
+ENTRIES_MAX = 1 << _ENTRY_BITS
 
 
 @kernel
@@ -128,14 +135,22 @@ def set_places(op: Any, roles: Any, places: Any) -> None:
 
 
 @kernel
-def fill_entries(
-    ops: Any, statistics: Any, law: Any, machine: Any, room: Any, entries: Any
-) -> None:
-    """Write entries of many operations on one machine; statistics f64 [n_ops, 2] as the last
-    columns of ops; room (search, extents) as of `blocks_kernels.find_block`."""
-    npu, rates, memories, roles = machine
+def fill_blocks(ops: Any, npu: Any, room: Any, entries: Any) -> None:
+    """Write blocks to entries, and whether there are any; room (search, extents) as of
+    `blocks_kernels.find_block`."""
     search, extents = room
     best, trial = np.empty(2, np.float32), np.empty(col.BLOCK_COLUMNS, np.int64)
+    for i in range(ops.shape[0]):
+        entry = entries[i]
+        row, block = ops[i, : col.ROW_COLUMNS], entry[_BLOCK:_PERF]
+        entry[FITS] = find_block(row, npu, search, extents, best, trial, block)
+
+
+@kernel
+def fill_entries(ops: Any, statistics: Any, law: Any, machine: Any, entries: Any) -> None:
+    """Write the rest of entries that have blocks; statistics f64 [n_ops, 2] as the last columns of
+    ops."""
+    npu, rates, memories, roles = machine
     places, at = np.empty(col.PLACE_COLUMNS, np.int64), np.empty(col.PLACE_COLUMNS, np.int64)
     elements = np.empty(col.ACCESS_COLUMNS, np.int64)
     cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
@@ -144,27 +159,29 @@ def fill_entries(
     for i in range(ops.shape[0]):
         op, entry = ops[i], entries[i]
         row, block = op[: col.ROW_COLUMNS], entry[_BLOCK:_PERF]
-        entry[:] = 0
-        entry[_FITS] = 1
-        if row[col.UNIT] == col.CPU:
+        entry[_PERF:FITS] = 0
+        entry[_MOVED:] = 0
+        if row[col.UNIT] == col.CPU or not entry[FITS]:
             continue
-        entry[_FITS] = find_block(row, npu, search, extents, best, trial, block)
-        if not entry[_FITS]:
-            continue
-        if op[HAS_WEIGHTS]:
-            streams, scales = slice_bytes(row, npu, row[col.OFM_DEPTH], statistics[i], law)
-            entry[_WEIGHTS], entry[_SCALES] = streams, scales
         set_places(op, roles, places)
         at[:] = places
         at[col.BUFFER_PLACE] = -1
         op_cycles(row, block, npu, rates, memories, at, cycles)
         element_access(row, block, npu, elements)
-        entry[_RUN], entry[_FETCHES] = cycles[col.OP_CYCLES], elements[col.WEIGHT_FETCHES]
-        depths[1], n_bytes[0] = row[col.OFM_DEPTH], entry[_WEIGHTS] + entry[_SCALES]
-        how[0] = row[col.OFM_HEIGHT]
-        buf.performance(
-            row, block, (npu, rates, memories, places), depths, n_bytes, how, entry[_PERF:_RUN]
-        )
+        byte_access(row, block, npu, memories, at, elements, entry[_MOVED:])
+        entry[_RUN] = cycles[col.OP_CYCLES]
+        if op[HAS_WEIGHTS]:
+            streams, scales = slice_bytes(row, npu, row[col.OFM_DEPTH], statistics[i], law)
+            entry[_WEIGHTS], entry[_SCALES] = streams, scales
+            depths[1], n_bytes[0], how[0] = (
+                row[col.OFM_DEPTH],
+                streams + scales,
+                row[col.OFM_HEIGHT],
+            )
+            buf.performance(
+                *(row, block, (npu, rates, memories, places), depths, n_bytes, how),
+                entry[_PERF:_RUN],
+            )
 
 
 @kernel
@@ -399,22 +416,22 @@ def make_plan(
     first = 0
     if op[HAS_WEIGHTS]:
         first = set_buffer(op, entry, next_entry, before, how, machine, known, depths, sizes, plan)
-    row, block = op[: col.ROW_COLUMNS].copy(), entry[_BLOCK:_PERF]
-    row[col.WEIGHT_BYTES], row[col.SCALE_BYTES] = plan[WEIGHT_BYTES], plan[SCALE_BYTES]
     places, cycles = np.empty(col.PLACE_COLUMNS, np.int64), np.empty(col.CYCLE_COLUMNS, np.int64)
-    elements, moved = np.empty(col.ACCESS_COLUMNS, np.int64), np.empty(col.ACCESS_COLUMNS, np.int64)
+    moved = entry[_MOVED:].copy()
     set_places(op, roles, places)
-    copied = 0
+    copied, run = 0, entry[_RUN]
     if plan[HALF0]:
         hidden = first if plan[PRE_BUFFERED] else 0
         copied = max(plan[WEIGHT_BYTES] - hidden, 0)
+        op_cycles(
+            *(op[: col.ROW_COLUMNS], entry[_BLOCK:_PERF], npu, rates, memories, places, cycles)
+        )
+        run = cycles[col.OP_CYCLES]
     else:
         places[col.BUFFER_PLACE] = -1
-    op_cycles(row, block, npu, rates, memories, places, cycles)
-    element_access(row, block, npu, elements)
-    byte_access(row, block, npu, memories, places, elements, moved)
+    moved[col.WEIGHTS_READ] = entry[_FETCHES] * plan[WEIGHT_BYTES]
+    moved[col.SCALES_READ] = entry[_FETCHES] * plan[SCALE_BYTES]
     memory_traffic(moved, copied, memories, places, traffic)
-    run = cycles[col.OP_CYCLES]
     table = table_wait(op[TABLE_BYTES], machine) if op[TABLE_BYTES] else 0
     slack = before[0][SLACK_CYCLES] if before[1] else 0
     if plan[HALF0]:
@@ -431,13 +448,64 @@ def make_plan(
 
 
 @kernel
-def look_up(key: Any, memo: Any) -> Any:
-    """The line of memo for key i64 [KEY_COLUMNS], which may be free."""
-    mask = np.uint64(memo.shape[0] - 1)
+def find_slot(key: Any, keys: Any, slots: Any) -> Any:
+    """Where in slots the line of key i64 [KEY_COLUMNS] is or belongs."""
+    mask = np.uint64(slots.size - 1)
     at = mixed(key, KEY_COLUMNS) & mask
-    while memo[at, 0] != _FREE and not same(memo[at], key, KEY_COLUMNS):
+    while slots[at] != _FREE and not same(keys[slots[at]], key, KEY_COLUMNS):
         at = (at + np.uint64(1)) & mask
     return np.int64(at)
+
+
+@kernel
+def find_move(code: Any, moves: Any) -> Any:
+    """Where in moves code i64 is or belongs."""
+    mask = np.uint64(moves.shape[0] - 1)
+    mix = np.uint64(code) * _MIX
+    at = (mix ^ (mix >> _SHIFT)) & mask
+    while moves[at, 0] != _FREE and moves[at, 0] != code:
+        at = (at + np.uint64(1)) & mask
+    return np.int64(at)
+
+
+@kernel
+def find_plan(
+    numbers: Any,
+    before: Any,
+    how: Any,
+    known: Any,
+    entries: Any,
+    law: Any,
+    machine: Any,
+    memo: Any,
+    room: Any,
+) -> Any:
+    """The line of an operation's plan, which is made if it is new; -1 where the operation does not
+    fit. numbers: its entry, and that of the operation that reads its ofm."""
+    ops, statistics = known
+    keys, plans, slots, _, counts = memo
+    number, next_number = numbers
+    op, entry = ops[number], entries[number]
+    if op[col.UNIT] == col.CPU:
+        return 0
+    if not entry[FITS]:
+        return -1
+    plan, exists, on_npu = before
+    sharing, has_reader = how
+    key = keys[counts[0]]
+    key[0], key[1] = number, next_number
+    key[2], key[3] = plan[SLACK_CYCLES], plan[SLACK_BYTES]
+    key[4] = ((sharing * 2 + exists) * 2 + on_npu) * 2 + has_reader
+    at = find_slot(key, keys, slots)
+    if slots[at] == _FREE:
+        line = counts[0]
+        make_plan(
+            *(op, entry, entries[next_number], before, how, machine, (statistics[number], law)),
+            *(room, plans[line]),
+        )
+        slots[at] = line
+        counts[0] += 1
+    return slots[at]
 
 
 @kernel
@@ -450,63 +518,54 @@ def plan_program(
     machine: Any,
     memo: Any,
     room: Any,
-    plans: Any,
+    lines: Any,
 ) -> Any:
-    """Write the plans i64 [n_ops, PLAN_COLUMNS] of one program; return how many are new to memo, or
-    -1 where an operation does not fit the NPU.
+    """Write the line of each operation's plan, i64 [n_ops]; return whether all fit the NPU.
 
     index i64 [n_ops]: of each operation in known (ops, statistics) and entries.
     """
-    ops, statistics = known
-    n_new = 0
-    key, nothing = np.empty(KEY_COLUMNS, np.int64), np.zeros(PLAN_COLUMNS, np.int64)
+    _, plans, _, moves, counts = memo
+    nothing = np.zeros(PLAN_COLUMNS, np.int64)
+    last = -1
     for i in range(index.size):
         number, reader = index[i], links[i, READER]
-        op, entry, plan = ops[number], entries[number], plans[i]
-        if not entry[_FITS]:
-            return -1
-        if op[col.UNIT] == col.CPU:
-            plan[:] = 0
-            plan[N_SLICES] = 1
-            continue
-        exists = i > 0
-        before = plans[i - 1] if exists else nothing
-        on_npu = exists and ops[index[i - 1], col.UNIT] != col.CPU
-        whole = not exists or before[N_SLICES] == 1
-        sharing = links[i, N_SHARING] if whole else 1
         next_number = index[reader] if reader >= 0 else number
-        key[0], key[1] = number, next_number
-        key[2], key[3] = before[SLACK_CYCLES], before[SLACK_BYTES]
-        key[4] = ((sharing * 2 + exists) * 2 + on_npu) * 2 + (reader >= 0)
-        at = look_up(key, memo)
-        if memo[at, 0] == _FREE:
-            make_plan(
-                op,
-                entry,
-                entries[next_number],
-                (before, exists, on_npu),
+        sharing = links[i, N_SHARING]
+        if sharing > 1 and last >= 0 and plans[last, N_SLICES] > 1:
+            sharing = 1
+        code = ((last + 1) << _ENTRY_BITS | number) << _ENTRY_BITS | next_number
+        code = (code << 1 | (1 if sharing > 1 else 0)) << 1 | (1 if reader >= 0 else 0)
+        at = find_move(code, moves)
+        if moves[at, 0] == _FREE:
+            before = plans[last] if last >= 0 else nothing
+            line = find_plan(
+                (number, next_number),
+                (before, last >= 0, last > 0),
                 (sharing, reader >= 0),
+                known,
+                entries,
+                law,
                 machine,
-                (statistics[number], law),
+                memo,
                 room,
-                plan,
             )
-            memo[at, :KEY_COLUMNS] = key
-            memo[at, KEY_COLUMNS:] = plan
-            n_new += 1
-        else:
-            plan[:] = memo[at, KEY_COLUMNS:]
-    return n_new
+            if line < 0:
+                return False
+            moves[at, 0], moves[at, 1] = code, line
+            counts[1] += 1
+        last = moves[at, 1]
+        lines[i] = last
+    return True
 
 
 @kernel
-def is_repeated(i: Any, index: Any, links: Any, entries: Any, plans: Any) -> Any:
+def is_repeated(i: Any, index: Any, links: Any, entries: Any, lines: Any, plans: Any) -> Any:
     """Whether an earlier operation has the weights of operation i in the same slices and order."""
     other = links[i, SAME_WEIGHTS]
     depth = entries[index[i], col.OFM_BLOCK_DEPTH]
     while other >= 0:
-        alike = plans[other, N_SLICES] == plans[i, N_SLICES]
-        alike &= plans[other, WEIGHT_BYTES] == plans[i, WEIGHT_BYTES]
+        alike = plans[lines[other], N_SLICES] == plans[lines[i], N_SLICES]
+        alike &= plans[lines[other], WEIGHT_BYTES] == plans[lines[i], WEIGHT_BYTES]
         if alike and entries[index[other], col.OFM_BLOCK_DEPTH] == depth:
             return True
         other = links[other, SAME_WEIGHTS]
@@ -514,24 +573,24 @@ def is_repeated(i: Any, index: Any, links: Any, entries: Any, plans: Any) -> Any
 
 
 @kernel
-def weight_costs(index: Any, links: Any, entries: Any, plans: Any) -> Any:
+def weight_costs(index: Any, links: Any, entries: Any, lines: Any, plans: Any) -> Any:
     """Bytes in flash of weights and scales of one program, and those of the weights, counted once
     however they are cut."""
     flash, streams = 0, 0
     for i in range(index.size):
         other = links[i, SAME_WEIGHTS]
-        streams += plans[i, WEIGHT_BYTES]
+        streams += plans[lines[i], WEIGHT_BYTES]
         if other >= 0:
-            streams -= plans[other, WEIGHT_BYTES]
-        if not is_repeated(i, index, links, entries, plans):
-            flash += plans[i, WEIGHT_BYTES] + plans[i, SCALE_BYTES]
+            streams -= plans[lines[other], WEIGHT_BYTES]
+        if not is_repeated(i, index, links, entries, lines, plans):
+            flash += plans[lines[i], WEIGHT_BYTES] + plans[lines[i], SCALE_BYTES]
         elif links[i, NEW_SCALES]:
-            flash += plans[i, SCALE_BYTES]
+            flash += plans[lines[i], SCALE_BYTES]
     return flash, streams
 
 
 @kernel
-def peak_of(table: Any, formats: Any, links: Any, plans: Any, room: Any) -> Any:
+def peak_of(table: Any, formats: Any, links: Any, lines: Any, plans: Any, room: Any) -> Any:
     """Bytes that one program has in the arena at once; table (accesses, maps, in_place), room
     (schedule i64 [n_ops, 9], ranges, owners) as of `memory_kernels`."""
     accesses, maps, in_place = table
@@ -539,12 +598,20 @@ def peak_of(table: Any, formats: Any, links: Any, plans: Any, room: Any) -> Any:
     for i in range(in_place.size):
         line = schedule[i]
         line[:] = 0
-        line[0], line[1], line[2] = in_place[i], plans[i, HALF0], plans[i, HALF1]
-        line[3] = plans[i, PRE_BUFFERED]
-        line[4] = (plans[i, N_SLICES] - 1) % 2 if plans[i, HALF1] else 0
+        line[0], line[1], line[2] = in_place[i], plans[lines[i], HALF0], plans[lines[i], HALF1]
+        line[3] = plans[lines[i], PRE_BUFFERED]
+        line[4] = (plans[lines[i], N_SLICES] - 1) % 2 if plans[lines[i], HALF1] else 0
         line[5] = i
-        if i and links[i, SAME_AS_BEFORE] and plans[i, HALF0] and plans[i, N_SLICES] == 1:
-            alike = plans[i - 1, N_SLICES] == 1 and plans[i - 1, HALF0] == plans[i, HALF0]
+        if (
+            i
+            and links[i, SAME_AS_BEFORE]
+            and plans[lines[i], HALF0]
+            and plans[lines[i], N_SLICES] == 1
+        ):
+            alike = (
+                plans[lines[i - 1], N_SLICES] == 1
+                and plans[lines[i - 1], HALF0] == plans[lines[i], HALF0]
+            )
             if alike:
                 line[5] = schedule[i - 1, 5]
     n, n_steps = find_ranges(accesses, maps, schedule[: in_place.size], formats, ranges, owners)
@@ -570,29 +637,30 @@ def cost_programs(
     """Write costs i64 [n_programs, 5] from program `first` on; return the next one to do.
 
     They are total cycles, cycles of the NPU, bytes in the arena, in flash, of the weights; -1 where
-    an operation does not fit. Stops where memo is full, for it to be emptied. memo's last line
-    counts the others that are taken. room (plans, that of make_plan, that of peak_of).
+    an operation does not fit. Stops where memo is full, for it to be emptied. room (lines, that of
+    make_plan, that of peak_of).
     """
     accesses, maps, in_place = table
-    plans, plan_room, peak_room = room
-    most = int(_FULL * memo.shape[0])
+    lines, plan_room, peak_room = room
+    keys, plans, _, moves, counts = memo
     for program in range(first, costs.shape[0]):
         a0, m0, o0 = starts[program, 0], starts[program, 1], starts[program, 2]
         a1, m1, o1 = starts[program + 1, 0], starts[program + 1, 1], starts[program + 1, 2]
-        if memo[-1, 0] + o1 - o0 > most and memo[-1, 0] > 0:
+        n_ops = o1 - o0
+        if counts[0] + n_ops >= keys.shape[0] or counts[1] + n_ops > _FULL * moves.shape[0]:
             return program
-        own, link, plan = index[o0:o1], links[o0:o1], plans[: o1 - o0]
-        n_new = plan_program(own, link, known, entries, law, machine, memo[:-1], plan_room, plan)
-        if n_new < 0:
+        own, link, line = index[o0:o1], links[o0:o1], lines[:n_ops]
+        if not plan_program(own, link, known, entries, law, machine, memo, plan_room, line):
             costs[program] = -1
             continue
-        memo[-1, 0] += n_new
-        costs[program, 0] = plan[:, TOTAL_CYCLES].sum()
-        costs[program, 1] = plan[:, NPU_CYCLES].sum()
-        costs[program, 2] = 0
+        total, npu = 0, 0
+        for i in range(n_ops):
+            total += plans[line[i], TOTAL_CYCLES]
+            npu += plans[line[i], NPU_CYCLES]
+        costs[program, 0], costs[program, 1], costs[program, 2] = total, npu, 0
         if in_place.size:
             uses = accesses[a0:a1], maps[m0:m1], in_place[o0:o1]
-            costs[program, 2] = peak_of(uses, formats[m0:m1], link, plan, peak_room)
-        flash, streams = weight_costs(own, link, entries, plan)
+            costs[program, 2] = peak_of(uses, formats[m0:m1], link, line, plans, peak_room)
+        flash, streams = weight_costs(own, link, entries, line, plans)
         costs[program, 3], costs[program, 4] = flash, streams
     return costs.shape[0]

@@ -44,6 +44,7 @@ _MAP_DEPTH = MAP_COLUMNS.index("depth")
 _DEPTH_COLUMNS: Final = (col.IFM_DEPTH, col.IFM2_DEPTH, col.OFM_DEPTH)
 _FORMAT_COLUMNS: Final = (col.IFM_FORMAT, col.IFM2_FORMAT, col.OFM_FORMAT)
 _BRICK_DEPTH: Final = 16
+_CHUNK: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,8 @@ class Family:
         self._maps = [depths.of_map(i) for i in range(len(program.maps))]
         self._operands = [_operands(op, depths) for op in program.ops]
         self._uses = _uses(program, depths)
+        sums = np.isin(self._ops[:, col.UNIT], (col.CONVOLUTION, col.PRODUCT))
+        self._chooses_traversal = sums & (best_traversals(self._ops) == self._ops[:, col.TRAVERSAL])
 
     def batch(
         self,
@@ -132,15 +135,17 @@ class Family:
         chosen = self._checked_choices(choices, len(given), len(statistics))
         table = self._memory(given)
         formats = map_formats(table)
-        ops = self._columns(given, formats)
-        self._fill_statistics(ops, statistics, chosen)
-        n, n_ops = len(given), len(self.program.ops)
+        by_network = formats.reshape(len(given), -1)
+        ops = np.empty((len(given), *self._ops.shape), np.int64)
+        for first in range(0, len(given), _CHUNK):  # as many as fit a cache
+            part = slice(first, first + _CHUNK)
+            ops[part] = self._columns(given[part], by_network[part], statistics, chosen[part])
         return Batch(
-            ops.reshape(n * n_ops, -1),
-            np.tile(self._links, (n, 1)),
+            ops.reshape(-1, self._ops.shape[1]),
+            np.tile(self._links, (len(given), 1)),
             table,
             formats,
-            np.full(n, self._other_bytes, np.int64),
+            np.full(len(given), self._other_bytes, np.int64),
         )
 
     def _checked(self, widths: npt.ArrayLike) -> Int64Array:
@@ -194,26 +199,32 @@ class Family:
             np.arange(n + 1)[:, None] * sizes,
         )
 
-    def _columns(self, widths: Int64Array, formats: npt.NDArray[np.int8]) -> Int64Array:
+    def _columns(
+        self,
+        widths: Int64Array,
+        formats: npt.NDArray[np.int8],
+        statistics: Sequence[WeightStatistics],
+        choices: Int64Array,
+    ) -> Int64Array:
         """The operations of networks of these widths, int64 [n_networks, n_ops, OP_COLUMNS]."""
         ops = np.tile(self._ops, (len(widths), 1, 1))
-        by_map = formats.reshape(len(widths), -1)
         for index, op in enumerate(self.program.ops):
-            lines, changed = ops[:, index], False
+            lines = ops[:, index]
             for column, form in zip(_DEPTH_COLUMNS, self._operands[index], strict=True):
                 if form.times:
-                    lines[:, column], changed = form.depths(widths), True
+                    lines[:, column] = form.depths(widths)
             ifm2 = op.ifm2 or op.ifm
             for column, view in zip(_FORMAT_COLUMNS, (op.ifm, ifm2, op.ofm), strict=True):
-                lines[:, column] = by_map[:, view.map]
-            template = self._ops[index : index + 1]
-            if changed and best_traversals(template)[0] == template[0, col.TRAVERSAL]:
+                lines[:, column] = formats[:, view.map]
+            if self._chooses_traversal[index]:
                 lines[:, col.TRAVERSAL] = best_traversals(lines)
+        self._fill_statistics(ops, statistics, choices)
         return ops
 
     def _fill_statistics(
         self, ops: Int64Array, statistics: Sequence[WeightStatistics], choices: Int64Array
     ) -> None:
+        """Write entropies and parts of zeros to the last columns."""
         from npusim.cost.batch_kernels import STATISTICS
 
         for column, index in enumerate(self._weighted):
