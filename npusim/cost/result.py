@@ -9,9 +9,12 @@ from typing import Any, Final
 
 from npusim.cost.blocks import BlockConfig
 
-BOUNDS: Final = ("mac", "output", "issue", "weight_dma", "sram", "flash", "dram", "cpu", "none")
+BOUNDS: Final = (
+    *("mac", "output", "issue", "decode", "weight_dma", "sram", "flash", "dram", "cpu", "none"),
+)
 """What an operation's time is bound by: multipliers, output stage, issue of blocks to the
-hardware, transfer of its weights into the buffer, a memory, the CPU; "none" if it takes no time."""
+hardware, the weight decoder, transfer of its weights into the buffer, a memory, the CPU; "none" if
+it takes no time."""
 
 TRAFFIC: Final = ("feature_maps", "weights", "scales", "tables")
 """What is moved between the NPU and a memory."""
@@ -48,6 +51,8 @@ class OpCost:
         output_cycles: of the output stage, with one block's multiplications.
         issue_cycles: least time between blocks of the hardware's command queue, for one block.
         compute_cycles: of all blocks together, before transfers of weights and tables.
+        decode_cycles: of the weight decoder; 0 where it is taken to be as fast as the compiler
+            assumes.
         block: None for operations without.
         traversal: "depth-first", "part-kernel", "depthwise" or empty.
         traffic: by role of the memory: "sram", "flash", "dram".
@@ -91,6 +96,7 @@ class OpCost:
     stripe_height: int
     ifm_bits: int
     obstacle: str = ""
+    decode_cycles: int = 0
 
     @property
     def on_npu(self) -> bool:
@@ -110,6 +116,8 @@ class OpCost:
             "mac_cycles": self.mac_cycles,
             "output_cycles": self.output_cycles,
             "issue_cycles": self.issue_cycles,
+            "compute_cycles": self.compute_cycles,
+            "decode_cycles": self.decode_cycles,
             "block": None if self.block is None else list(self.block.ofm_block),
             "traversal": self.traversal,
             "memory_cycles": {role: moved.cycles for role, moved in self.traffic.items()},
@@ -165,6 +173,7 @@ class Cost:
         arena: what is in the arena, and when.
         arena_limit_bytes: that was asked for; None: no limit.
         n_cpu_ops: operations that the CPU executes.
+        decoder: how weights are decoded, one of `npusim.cost.estimate.DECODERS`.
         notes: what the reader must know, such as operations whose cost is not in the total.
     """
 
@@ -184,6 +193,7 @@ class Cost:
     arena: tuple[MapMemory, ...] = ()
     arena_limit_bytes: int | None = None
     n_cpu_ops: int = 0
+    decoder: str = "compiler"
     notes: tuple[str, ...] = ()
 
     @property
@@ -214,6 +224,7 @@ class Cost:
             "arena_limit_bytes": self.arena_limit_bytes,
             "fits": self.fits,
             "n_cpu_ops": self.n_cpu_ops,
+            "decoder": self.decoder,
             "notes": list(self.notes),
             "ops": [op.to_json() for op in self.ops],
         }

@@ -28,12 +28,12 @@ _WHERE = ("model", "npu", "system_config", "memory_mode")
 _MEASURES = (
     *("total_cycles", "npu_cycles", "macs", "inference_s", "sram_peak_bytes"),
     *("staging_peak_bytes", "flash_bytes", "weights_encoded_bytes", "arena_limit_bytes"),
-    *("fits", "n_cpu_ops"),
+    *("fits", "n_cpu_ops", "decoder"),
 )
 _TEXT_COLUMNS = ("name", "op", "bound", "traversal", "buffering", "obstacle", "block")
 OP_COLUMNS = (
     *("name", "op", "cycles", "npu_cycles", "macs", "utilisation", "bound", "mac_cycles"),
-    *("output_cycles", "issue_cycles", "compute_cycles", "block", "traversal"),
+    *("output_cycles", "issue_cycles", "compute_cycles", "decode_cycles", "block", "traversal"),
     *(f"{role}_{side}_bytes" for role in ROLES for side in ("read", "written")),
     *(f"{role}_cycles" for role in ROLES),
     *("weights_encoded_bytes", "scale_bytes", "buffering", "pre_buffered", "n_depth_slices"),
