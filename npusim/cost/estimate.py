@@ -23,7 +23,7 @@ from npusim.cost.decoder import ChunkDecoder
 from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items
 from npusim.cost.lowering import program as lower
 from npusim.cost.program import NpuOp, Program
-from npusim.cost.result import Cost, MapMemory, OpCost, Traffic
+from npusim.cost.result import Cost, MapMemory, OpCost, Traffic, memory_role
 from npusim.cost.schedule import Schedule, Scheduler
 from npusim.cost.weight_sizes import ExactSizes, WeightSizes
 from npusim.errors import ConfigError
@@ -179,16 +179,21 @@ def _op_cost(schedule: Schedule, index: int, cpu_cycles: CpuCycles | None) -> Op
         cascade=int(schedule.form.cascade[index]),
         stripe_height=int(schedule.form.stripes[index]),
         obstacle=op.obstacle,
+        source_op=_source_kind(op),
     )
 
 
 def _cpu_cost(op: NpuOp, cpu_cycles: CpuCycles | None) -> int:
     """What the user says an operation of the CPU takes; 0 where nothing is said."""
-    kind = op.kind if op.source is None else op.source.kind
     if cpu_cycles is None:
         return 0
+    kind = _source_kind(op)
     told = cpu_cycles.get(kind, 0) if isinstance(cpu_cycles, Mapping) else cpu_cycles(op)
     return integer(f"cpu_cycles of {op.name!r}", told, 0, _CYCLES_MAX)
+
+
+def _source_kind(op: NpuOp) -> str:
+    return op.kind if op.source is None else op.source.kind
 
 
 def _bound(schedule: Schedule, index: int) -> str:
@@ -201,7 +206,7 @@ def _bound(schedule: Schedule, index: int) -> str:
     if total == 0:
         return "none"
     if npu < total:
-        return _role(schedule.roles.memories[int(memory_cycles.argmax())].name)
+        return memory_role(schedule.roles.memories[int(memory_cycles.argmax())].name)
     if npu > 2 * int(cycles[col.OP_CYCLES]):
         return "weight_dma"
     if schedule.decode_cycles(index) >= cycles[col.OP_CYCLES]:
@@ -216,11 +221,6 @@ def _bound(schedule: Schedule, index: int) -> str:
         "issue": float(cycles[col.ISSUE_CYCLES]) * n_blocks,
     }
     return max(paces, key=lambda name: paces[name])
-
-
-def _role(memory: str) -> str:
-    """ "flash" for every flash, else the memory's name."""
-    return "flash" if memory.endswith("flash") else memory
 
 
 def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
@@ -255,7 +255,7 @@ def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
     add(read, roles.constants, "tables", op.table_bytes)
     memory_cycles = schedule.cycles.memory_cycles[index, :, col.MEMORY_CYCLES].tolist()
     return {
-        _role(memory.name): Traffic(read[i], written[i], memory_cycles[i])
+        memory_role(memory.name): Traffic(read[i], written[i], memory_cycles[i])
         for i, memory in enumerate(roles.memories)
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from npusim._arguments import integer, real
@@ -287,6 +287,10 @@ class WidthSteps:
     narrower_cost: float | None
     widest_free: int
     widest_free_cost: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
 
 
 def width_steps(

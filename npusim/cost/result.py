@@ -20,6 +20,15 @@ TRAFFIC: Final = ("feature_maps", "weights", "scales", "tables")
 """What is moved between the NPU and a memory."""
 
 
+def memory_role(name: str) -> str:
+    """The role in which costs count a memory: "flash" on the chip and off it, else its name.
+
+    >>> memory_role("off_chip_flash"), memory_role("sram")
+    ('flash', 'sram')
+    """
+    return "flash" if name.endswith("flash") else name
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """Bytes that one operation moves from and to one memory, in bursts as the memory sees them.
@@ -43,6 +52,7 @@ class OpCost:
         name: of the operation.
         op: its kind, a key of `npusim.cost.program.UNITS`.
         source: name of the network's operation it comes from.
+        source_op: kind of that operation.
         cycles: from its start to the next one's, at the NPU's clock.
         npu_cycles: that the NPU is busy or waits for its weights.
         macs: multiply-accumulates.
@@ -96,6 +106,7 @@ class OpCost:
     stripe_height: int
     ifm_bits: int
     obstacle: str = ""
+    source_op: str = ""
     decode_cycles: int = 0
 
     @property
@@ -109,6 +120,7 @@ class OpCost:
             "name": self.name,
             "op": self.op,
             "source": self.source,
+            "source_op": self.source_op,
             "cycles": self.cycles,
             "npu_cycles": self.npu_cycles,
             "macs": self.macs,

@@ -83,11 +83,14 @@ class Workload:
 
     def cost(self, target: Machine, **options: Any) -> Cost:
         """What one inference costs on a machine; options as those of `npusim.estimate`."""
-        npu = target.npu
-        order = (npu.ofm_ublock_depth, npu.ifm_ublock_depth, npu.n_cores)  # of weights in streams
+        return estimate(self.program, target, weights=self.sizes(target.npu), **options)
+
+    def sizes(self, npu: NpuConfig) -> WeightSizes:
+        """What tells the bytes of its weights; one for all NPUs that read them in the same order."""
+        order = (npu.ofm_ublock_depth, npu.ifm_ublock_depth, npu.n_cores)
         if order not in self._sizes:
             self._sizes[order] = self.make_sizes(npu)
-        return estimate(self.program, target, weights=self._sizes[order], **options)
+        return self._sizes[order]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +236,10 @@ class HardwareSweep:
             "objectives": list(self.objectives),
             "points": [point.to_json() for point in self.points],
         }
+
+    def only_best(self) -> HardwareSweep:
+        """The same without the machines that another one beats."""
+        return replace(self, points=tuple(point for point in self.points if point.is_best))
 
 
 def sweep(
