@@ -103,6 +103,7 @@ def _plot_sweep(axes: Any, sweep: HardwareSweep) -> None:
         text = ", ".join(_text(value) for value in point.values.values())
         place = (point.objective(other), 1000 * point.objective("inference_s"))
         axes.annotate(text, place, (4, 3), textcoords="offset points", fontsize=6)
+    axes.margins(x=0.15, y=0.1)
     axes.set_xlabel(other.replace("_", " "))
     axes.set_ylabel("time, ms")
     axes.set_title(
