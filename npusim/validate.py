@@ -68,9 +68,10 @@ class Summary:
 
     Attributes:
         measure: one of `MEASURES`.
-        n: comparisons that have an error.
+        n: comparisons that both sides took part in.
         n_exact: of them, those where both say the same.
-        mape: mean of the errors without sign, 0.01 is 1 %.
+        mape: mean of the relative errors without sign, 0.01 is 1 %; without those where the
+            compiler says 0 and we do not.
         largest: of them.
     """
 
@@ -86,14 +87,15 @@ class Summary:
 
 
 def summaries(comparisons: Sequence[Comparison]) -> tuple[Summary, ...]:
-    """Errors of every measure; those of comparisons without are left out."""
+    """Errors of every measure."""
     found = []
+    n_both = sum(c.ours is not None and c.theirs is not None for c in comparisons)
     for measure in MEASURES:
         errors = [e for c in comparisons if (e := c.error(measure)) is not None]
         sizes = [abs(error) for error in errors]
         n_exact = sum(comparison.is_exact(measure) for comparison in comparisons)
         mean = sum(sizes) / len(sizes) if sizes else 0.0
-        found.append(Summary(measure, len(errors), n_exact, mean, max(sizes, default=0.0)))
+        found.append(Summary(measure, n_both, n_exact, mean, max(sizes, default=0.0)))
     return tuple(found)
 
 

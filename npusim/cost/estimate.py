@@ -124,6 +124,7 @@ def cost_of(
         if op.weights is not None
     }
     n_cpu_ops = sum(not op.on_npu for op in program.ops)
+    overflows = _overflows(target, arena, flash)
     return Cost(
         model=program.name,
         npu=target.npu.name,
@@ -142,7 +143,8 @@ def cost_of(
         arena_limit_bytes=arena_limit_bytes,
         n_cpu_ops=n_cpu_ops,
         decoder=schedule.decoder,
-        notes=_notes(schedule, n_cpu_ops, cpu_cycles),
+        too_small=tuple(overflows),
+        notes=(*_notes(schedule, n_cpu_ops, cpu_cycles), *overflows.values()),
     )
 
 
@@ -173,7 +175,7 @@ def _op_cost(schedule: Schedule, index: int, cpu_cycles: CpuCycles | None) -> Op
         scale_bytes=n_scale_bytes,
         depth_slices=plan.depths,
         buffering=plan.buffering,
-        pre_buffered=plan.pre_buffered,
+        pre_buffered=bool(plan.pre_buffered),
         weight_buffer_bytes=sum(plan.buffer_bytes),
         sram_bytes=int(usage[schedule.ranges.op_time[index]]) if usage.size else 0,
         cascade=int(schedule.form.cascade[index]),
@@ -301,6 +303,17 @@ def _arena(schedule: Schedule) -> tuple[MapMemory, ...]:
         )
         for i in sorted(names)
     )
+
+
+def _overflows(target: Machine, arena_bytes: int, flash_bytes: int) -> dict[str, str]:
+    """By name of a memory that is too small: what it would have to hold."""
+    needed = {target.constants.name: flash_bytes, target.feature_maps.name: arena_bytes}
+    memories = {memory.name: memory for memory in (target.constants, target.feature_maps)}
+    return {
+        name: f"{name} must hold {n_bytes:,} bytes, its size is {size:,}"
+        for name, n_bytes in needed.items()
+        if (size := memories[name].size_bytes) is not None and n_bytes > size
+    }
 
 
 def _notes(schedule: Schedule, n_cpu_ops: int, cpu_cycles: CpuCycles | None) -> tuple[str, ...]:

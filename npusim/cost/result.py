@@ -186,6 +186,7 @@ class Cost:
         arena_limit_bytes: that was asked for; None: no limit.
         n_cpu_ops: operations that the CPU executes.
         decoder: how weights are decoded, one of `npusim.cost.estimate.DECODERS`.
+        too_small: memories that do not hold what is kept in them, of those whose size is known.
         notes: what the reader must know, such as operations whose cost is not in the total.
     """
 
@@ -206,6 +207,7 @@ class Cost:
     arena_limit_bytes: int | None = None
     n_cpu_ops: int = 0
     decoder: str = "compiler"
+    too_small: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -215,8 +217,9 @@ class Cost:
 
     @property
     def fits(self) -> bool:
-        """Whether the arena is within the limit that was asked for."""
-        return self.arena_limit_bytes is None or self.sram_peak_bytes <= self.arena_limit_bytes
+        """Whether the arena is within the limit that was asked for, and all within its memory."""
+        limit = self.arena_limit_bytes
+        return not self.too_small and (limit is None or self.sram_peak_bytes <= limit)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values of the network and of every operation."""
@@ -237,6 +240,7 @@ class Cost:
             "fits": self.fits,
             "n_cpu_ops": self.n_cpu_ops,
             "decoder": self.decoder,
+            "too_small": list(self.too_small),
             "notes": list(self.notes),
             "ops": [op.to_json() for op in self.ops],
         }

@@ -180,9 +180,9 @@ def _ties(program: Program, layer: str) -> _Ties:
             views = [v for v in (op.ifm, op.ifm2, op.ofm, *op.others) if v and v.map == one]
             if not views:
                 continue
-            if op.unit in _MAKE_CHANNELS and op.ofm.map != one and _depth_of(views[0], map_):
+            if op.unit in _MAKE_CHANNELS and op.ofm.map != one and _is_flat(views[0], width):
                 readers.add(index)
-            elif any(not _is_whole(view, map_, width) for view in views):
+            elif map_.shape[3] % width or any(not _is_whole(view, width) for view in views):
                 raise _refusal(layer, f"{op.name!r} takes a part of its channels")
             elif op.unit in _MAKE_CHANNELS and op.ofm.map == one and not _is_part(op, width):
                 makers.add(index)
@@ -201,15 +201,14 @@ def _refusal(layer: str, reason: str) -> ConfigError:
     return ConfigError(f"layer {layer!r} must have channels that can be changed, got: {reason}")
 
 
-def _is_whole(view: View, map_: FeatureMap, width: int) -> bool:
-    """Whether a view counts channels as its map does, and has all of them."""
-    return view.part[3] == view.shape[3] == map_.shape[3] == width
+def _is_whole(view: View, width: int) -> bool:
+    """Whether a view has channels as its depth, and all of them."""
+    return view.part[3] == view.shape[3] == width
 
 
-def _depth_of(view: View, map_: FeatureMap) -> int:
-    """How many inputs a channel is to weights that read a view of it; 0 where that is not whole."""
-    whole = view.part[3] == view.shape[3] and view.shape[3] % map_.shape[3] == 0
-    return view.shape[3] // map_.shape[3] if whole else 0
+def _is_flat(view: View, width: int) -> bool:
+    """Whether a view has all channels, of one position or of several as one long depth."""
+    return view.part[3] == view.shape[3] and view.shape[3] % width == 0
 
 
 def _is_part(op: NpuOp, width: int) -> bool:
@@ -229,8 +228,7 @@ class _Change:
         if index not in self.ties.maps:
             return map_
         constant = map_.n_constant_bytes * self.channels // self.ties.width
-        shape = (*map_.shape[:3], self.channels)
-        return replace(map_, shape=shape, n_constant_bytes=constant, content=None)
+        return replace(map_, shape=self._deep(map_.shape), n_constant_bytes=constant, content=None)
 
     def op(self, index: int) -> NpuOp:
         op, ties = self.program.ops[index], self.ties
