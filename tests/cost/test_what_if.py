@@ -201,7 +201,7 @@ class TestSensitivity:
         ends = {each.name: each for each in sensitivities(workload, machine("ethos-u55-256"), 0.2)}
         assert ends["macs_per_cycle"].high is ends["macs_per_cycle"].high_cycles is None
 
-    def test_less_sram(self, found):
+    def test_less_sram(self, found, workload):
         one = found["arena_limit_bytes"]
         assert one.low < one.value
         limited = workload.cost(machine(), arena_limit_bytes=int(0.9 * one.value))
