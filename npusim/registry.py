@@ -13,8 +13,12 @@ from typing import Any
 
 from npusim.errors import ConfigError, NpusimError, PluginError, UnknownNameError
 
-GROUPS = ("npusim.commands", "npusim.schemes", "npusim.searchers", "npusim.spaces")
-"""What can be plugged in: commands of the CLI, compression schemes, searchers, search spaces."""
+GROUPS = (
+    *("npusim.commands", "npusim.schemes", "npusim.searchers", "npusim.spaces"),
+    "npusim.workloads",
+)
+"""What can be plugged in: commands of the CLI, compression schemes, searchers, search spaces, and
+what makes a `npusim.cost.what_if.Workload` of a MODEL that is no file."""
 
 
 @cache

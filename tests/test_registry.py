@@ -15,10 +15,14 @@ from npusim.errors import ConfigError, NpusimError, PluginError, UnknownNameErro
 from npusim.schemes import Scheme
 
 BUILTIN = {
-    "npusim.commands": {"bench", "compress", "search", "stream"},
+    "npusim.commands": {
+        *("bench", "calibrate", "compress", "diff", "estimate", "search", "stream", "sweep"),
+        "validate",
+    },
     "npusim.schemes": {"ethos-u-mlw", "raw"},
     "npusim.searchers": {"evolution", "random"},
     "npusim.spaces": {"digits"},
+    "npusim.workloads": {"candidate"},
 }
 EVERY_NAME = [(group, name) for group in registry.GROUPS for name in registry.names(group)]
 

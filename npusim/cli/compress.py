@@ -203,6 +203,11 @@ def load_models(patterns: Sequence[str]) -> list[Network]:
     """Networks of the files that match, pattern by pattern, each file once."""
     import npusim
 
+    return [npusim.load(path) for path in model_paths(patterns)]
+
+
+def model_paths(patterns: Sequence[str]) -> list[str]:
+    """Files that match, pattern by pattern, each once."""
     paths: list[str] = []
     for pattern in patterns:
         found = [pattern]  # a name without wildcards stands for itself, so does one of a file
@@ -211,4 +216,4 @@ def load_models(patterns: Sequence[str]) -> list[Network]:
         if not found:
             raise ConfigError(f"MODEL must match a file, got {pattern!r}")
         paths += found
-    return [npusim.load(path) for path in dict.fromkeys(paths)]
+    return list(dict.fromkeys(paths))

@@ -19,10 +19,11 @@ import numpy as np
 from npusim._arguments import choice, integer
 from npusim.cost import columns as col
 from npusim.cost.blocks import BlockConfig
+from npusim.cost.decoder import ChunkDecoder
 from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items
 from npusim.cost.lowering import program as lower
 from npusim.cost.program import NpuOp, Program
-from npusim.cost.result import Cost, MapMemory, OpCost, Traffic
+from npusim.cost.result import Cost, MapMemory, OpCost, Traffic, memory_role
 from npusim.cost.schedule import Schedule, Scheduler
 from npusim.cost.weight_sizes import ExactSizes, WeightSizes
 from npusim.errors import ConfigError
@@ -43,6 +44,9 @@ or told by a function."""
 OPTIMISATIONS: Final = ("performance", "size")
 """What a schedule can be optimised for."""
 
+DECODERS: Final = ("compiler", "stream")
+"""How fast weights are decoded: as Arm's compiler assumes, or as their streams let them be."""
+
 _CYCLES_MAX: Final = 1 << 62
 
 
@@ -56,6 +60,7 @@ def estimate(
     optimise: str = "performance",
     arena_limit_bytes: int | None = None,
     cpu_cycles: CpuCycles | None = None,
+    decoder: str = "compiler",
 ) -> Cost:
     """What one inference costs.
 
@@ -68,14 +73,17 @@ def estimate(
         optimise: "performance" or "size": whether an arena without limit may be as large as is
             best for speed, or is to be as small as the compiler can make it.
         arena_limit_bytes: most that the arena should take; like the compiler, the schedule may
-            need more, which `Cost.fits` then says.
+            need more, which `Cost.fits` then says. None: that of the memory mode, if it has one.
         cpu_cycles: of operations that the NPU cannot execute; None: they are not in the total,
             which `Cost.notes` then says.
+        decoder: "compiler": weights are decoded at the NPU's `weight_decoder_weights_per_cycle`,
+            whatever they are; "stream": at one chunk iteration of their streams a cycle instead,
+            so that compression changes cycles. The schedule is the compiler's in both.
 
     Raises:
         ConfigError: the network is compiled already, no block of an operation fits the NPU, or a
             number of cycles is not an integer from 0 on.
-        UnknownNameError: no such npu, system config or memory mode.
+        UnknownNameError: no such npu, system config, memory mode, optimisation or decoder.
 
     Source: [VELA] regor 5.2.0, which the tests compare with on real and random networks.
     """
@@ -87,9 +95,14 @@ def estimate(
     program = network if isinstance(network, Program) else lower(network)
     sizes = ExactSizes(target.npu) if weights is None else weights
     choice("optimise", optimise, OPTIMISATIONS)
+    choice("decoder", decoder, DECODERS)
     if arena_limit_bytes is not None:
         integer("arena_limit_bytes", arena_limit_bytes, 1, _CYCLES_MAX)
-    schedule = Scheduler(program, target, sizes).run(optimise, arena_limit_bytes)
+    elif not target.spills:
+        arena_limit_bytes = target.mode.arena_cache_size_bytes
+    chunks = ChunkDecoder(target.npu, getattr(sizes, "encoder", "regor"))
+    scheduler = Scheduler(program, target, sizes, chunks if decoder == "stream" else None)
+    schedule = scheduler.run(optimise, arena_limit_bytes)
     return cost_of(schedule, cpu_cycles, arena_limit_bytes)
 
 
@@ -111,6 +124,7 @@ def cost_of(
         if op.weights is not None
     }
     n_cpu_ops = sum(not op.on_npu for op in program.ops)
+    overflows = _overflows(target, arena, flash)
     return Cost(
         model=program.name,
         npu=target.npu.name,
@@ -128,7 +142,9 @@ def cost_of(
         arena=_arena(schedule),
         arena_limit_bytes=arena_limit_bytes,
         n_cpu_ops=n_cpu_ops,
-        notes=_notes(schedule, n_cpu_ops, cpu_cycles),
+        decoder=schedule.decoder,
+        too_small=tuple(overflows),
+        notes=(*_notes(schedule, n_cpu_ops, cpu_cycles), *overflows.values()),
     )
 
 
@@ -149,6 +165,7 @@ def _op_cost(schedule: Schedule, index: int, cpu_cycles: CpuCycles | None) -> Op
         output_cycles=int(cycles[col.OUTPUT_CYCLES]),
         issue_cycles=int(cycles[col.ISSUE_CYCLES]),
         compute_cycles=int(cycles[col.OP_CYCLES]),
+        decode_cycles=schedule.decode_cycles(index),
         block=BlockConfig(*block.tolist()) if block.all() else None,
         traversal="" if op.weights is None else op.weights.traversal,
         traffic=_traffic(schedule, index) if op.on_npu else {},
@@ -158,22 +175,27 @@ def _op_cost(schedule: Schedule, index: int, cpu_cycles: CpuCycles | None) -> Op
         scale_bytes=n_scale_bytes,
         depth_slices=plan.depths,
         buffering=plan.buffering,
-        pre_buffered=plan.pre_buffered,
+        pre_buffered=bool(plan.pre_buffered),
         weight_buffer_bytes=sum(plan.buffer_bytes),
         sram_bytes=int(usage[schedule.ranges.op_time[index]]) if usage.size else 0,
         cascade=int(schedule.form.cascade[index]),
         stripe_height=int(schedule.form.stripes[index]),
         obstacle=op.obstacle,
+        source_op=_source_kind(op),
     )
 
 
 def _cpu_cost(op: NpuOp, cpu_cycles: CpuCycles | None) -> int:
     """What the user says an operation of the CPU takes; 0 where nothing is said."""
-    kind = op.kind if op.source is None else op.source.kind
     if cpu_cycles is None:
         return 0
+    kind = _source_kind(op)
     told = cpu_cycles.get(kind, 0) if isinstance(cpu_cycles, Mapping) else cpu_cycles(op)
     return integer(f"cpu_cycles of {op.name!r}", told, 0, _CYCLES_MAX)
+
+
+def _source_kind(op: NpuOp) -> str:
+    return op.kind if op.source is None else op.source.kind
 
 
 def _bound(schedule: Schedule, index: int) -> str:
@@ -186,9 +208,11 @@ def _bound(schedule: Schedule, index: int) -> str:
     if total == 0:
         return "none"
     if npu < total:
-        return _role(schedule.roles.memories[int(memory_cycles.argmax())].name)
+        return memory_role(schedule.roles.memories[int(memory_cycles.argmax())].name)
     if npu > 2 * int(cycles[col.OP_CYCLES]):
         return "weight_dma"
+    if schedule.decode_cycles(index) >= cycles[col.OP_CYCLES]:
+        return "decode"
     if op.unit == "elementwise":
         return "issue" if cycles[col.ISSUE_CYCLES] > cycles[col.OUTPUT_CYCLES] else "output"
     extents, block = op.ofm.part[1:], schedule.form.blocks[index, : col.IFM_BLOCK_HEIGHT]
@@ -199,11 +223,6 @@ def _bound(schedule: Schedule, index: int) -> str:
         "issue": float(cycles[col.ISSUE_CYCLES]) * n_blocks,
     }
     return max(paces, key=lambda name: paces[name])
-
-
-def _role(memory: str) -> str:
-    """ "flash" for every flash, else the memory's name."""
-    return "flash" if memory.endswith("flash") else memory
 
 
 def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
@@ -238,7 +257,7 @@ def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
     add(read, roles.constants, "tables", op.table_bytes)
     memory_cycles = schedule.cycles.memory_cycles[index, :, col.MEMORY_CYCLES].tolist()
     return {
-        _role(memory.name): Traffic(read[i], written[i], memory_cycles[i])
+        memory_role(memory.name): Traffic(read[i], written[i], memory_cycles[i])
         for i, memory in enumerate(roles.memories)
     }
 
@@ -286,10 +305,23 @@ def _arena(schedule: Schedule) -> tuple[MapMemory, ...]:
     )
 
 
+def _overflows(target: Machine, arena_bytes: int, flash_bytes: int) -> dict[str, str]:
+    """By name of a memory that is too small: what it would have to hold."""
+    needed = {target.constants.name: flash_bytes, target.feature_maps.name: arena_bytes}
+    memories = {memory.name: memory for memory in (target.constants, target.feature_maps)}
+    return {
+        name: f"{name} must hold {n_bytes:,} bytes, its size is {size:,}"
+        for name, n_bytes in needed.items()
+        if (size := memories[name].size_bytes) is not None and n_bytes > size
+    }
+
+
 def _notes(schedule: Schedule, n_cpu_ops: int, cpu_cycles: CpuCycles | None) -> tuple[str, ...]:
     notes = []
     if n_cpu_ops and cpu_cycles is None:
         notes.append(f"{n_cpu_ops} operations of the CPU are not in the total cycles")
+    if schedule.decoder == "stream":
+        notes.append("weights are decoded at one chunk iteration a cycle, unlike in Arm's compiler")
     if schedule.target.spills:
         notes.append("feature maps are costed where they are, none is moved to the staging memory")
     return tuple(notes)

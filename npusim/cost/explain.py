@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from npusim._arguments import integer, real
@@ -19,6 +19,7 @@ STAGES: Final[Mapping[str, str]] = {
     "output": "output stage slower than the multipliers",
     "issue": "blocks too small to be issued in time",
     "fill": "first ifm block read and last ofm block written",
+    "decode": "weight decoder slower than all else within the NPU",
     "weight_dma": "waiting for weights to arrive in their buffer",
     "refetch": "a memory busy with weights that are read again for every block",
     "memory": "a memory busy with all else",
@@ -62,10 +63,10 @@ def op_waterfall(op: OpCost, npu: str | NpuConfig) -> Waterfall:
     """Cycles of one operation by stage.
 
     Each stage is what the next slower limit adds: multipliers at their 8-bit peak, multipliers with
-    padding, output stage, all blocks with issue and fill, the wait for weights, memories. Issue
-    and fill are one figure of the model; it goes to "issue" where that is what bounds the
-    operation. Reading weights again is taken as their share of the bytes of the slowest memory;
-    ifm that is read again is in "memory".
+    padding, output stage, all blocks with issue and fill, the wait for weights, memories. Issue,
+    fill and decoder are one figure of the model; it goes to "decode" where that is the pace, to
+    "issue" where that is what bounds the operation. Reading weights again is taken as their share
+    of the bytes of the slowest memory; ifm that is read again is in "memory".
 
     Args:
         op: the operation.
@@ -78,11 +79,14 @@ def op_waterfall(op: OpCost, npu: str | NpuConfig) -> Waterfall:
     if not op.on_npu:
         found["cpu"] = float(op.cycles)
         return Waterfall(op.name, found)
+    inside = "issue" if op.bound == "issue" else "fill"
+    if 0 < op.compute_cycles <= op.decode_cycles:
+        inside = "decode"
     steps = (
         ("ideal", op.macs / get(npu).macs_per_cycle),
         ("padding", op.mac_cycles),
         ("output", op.output_cycles),
-        ("issue" if op.bound == "issue" else "fill", op.compute_cycles),
+        (inside, op.compute_cycles),
         ("weight_dma", op.npu_cycles),
         ("memory", op.cycles),
     )
@@ -283,6 +287,10 @@ class WidthSteps:
     narrower_cost: float | None
     widest_free: int
     widest_free_cost: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
 
 
 def width_steps(

@@ -9,12 +9,24 @@ from typing import Any, Final
 
 from npusim.cost.blocks import BlockConfig
 
-BOUNDS: Final = ("mac", "output", "issue", "weight_dma", "sram", "flash", "dram", "cpu", "none")
+BOUNDS: Final = (
+    *("mac", "output", "issue", "decode", "weight_dma", "sram", "flash", "dram", "cpu", "none"),
+)
 """What an operation's time is bound by: multipliers, output stage, issue of blocks to the
-hardware, transfer of its weights into the buffer, a memory, the CPU; "none" if it takes no time."""
+hardware, the weight decoder, transfer of its weights into the buffer, a memory, the CPU; "none" if
+it takes no time."""
 
 TRAFFIC: Final = ("feature_maps", "weights", "scales", "tables")
 """What is moved between the NPU and a memory."""
+
+
+def memory_role(name: str) -> str:
+    """The role in which costs count a memory: "flash" on the chip and off it, else its name.
+
+    >>> memory_role("off_chip_flash"), memory_role("sram")
+    ('flash', 'sram')
+    """
+    return "flash" if name.endswith("flash") else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,7 @@ class OpCost:
         name: of the operation.
         op: its kind, a key of `npusim.cost.program.UNITS`.
         source: name of the network's operation it comes from.
+        source_op: kind of that operation.
         cycles: from its start to the next one's, at the NPU's clock.
         npu_cycles: that the NPU is busy or waits for its weights.
         macs: multiply-accumulates.
@@ -48,6 +61,8 @@ class OpCost:
         output_cycles: of the output stage, with one block's multiplications.
         issue_cycles: least time between blocks of the hardware's command queue, for one block.
         compute_cycles: of all blocks together, before transfers of weights and tables.
+        decode_cycles: of the weight decoder; 0 where it is taken to be as fast as the compiler
+            assumes.
         block: None for operations without.
         traversal: "depth-first", "part-kernel", "depthwise" or empty.
         traffic: by role of the memory: "sram", "flash", "dram".
@@ -91,6 +106,8 @@ class OpCost:
     stripe_height: int
     ifm_bits: int
     obstacle: str = ""
+    source_op: str = ""
+    decode_cycles: int = 0
 
     @property
     def on_npu(self) -> bool:
@@ -103,6 +120,7 @@ class OpCost:
             "name": self.name,
             "op": self.op,
             "source": self.source,
+            "source_op": self.source_op,
             "cycles": self.cycles,
             "npu_cycles": self.npu_cycles,
             "macs": self.macs,
@@ -110,6 +128,8 @@ class OpCost:
             "mac_cycles": self.mac_cycles,
             "output_cycles": self.output_cycles,
             "issue_cycles": self.issue_cycles,
+            "compute_cycles": self.compute_cycles,
+            "decode_cycles": self.decode_cycles,
             "block": None if self.block is None else list(self.block.ofm_block),
             "traversal": self.traversal,
             "memory_cycles": {role: moved.cycles for role, moved in self.traffic.items()},
@@ -165,6 +185,8 @@ class Cost:
         arena: what is in the arena, and when.
         arena_limit_bytes: that was asked for; None: no limit.
         n_cpu_ops: operations that the CPU executes.
+        decoder: how weights are decoded, one of `npusim.cost.estimate.DECODERS`.
+        too_small: memories that do not hold what is kept in them, of those whose size is known.
         notes: what the reader must know, such as operations whose cost is not in the total.
     """
 
@@ -184,6 +206,8 @@ class Cost:
     arena: tuple[MapMemory, ...] = ()
     arena_limit_bytes: int | None = None
     n_cpu_ops: int = 0
+    decoder: str = "compiler"
+    too_small: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -193,8 +217,9 @@ class Cost:
 
     @property
     def fits(self) -> bool:
-        """Whether the arena is within the limit that was asked for."""
-        return self.arena_limit_bytes is None or self.sram_peak_bytes <= self.arena_limit_bytes
+        """Whether the arena is within the limit that was asked for, and all within its memory."""
+        limit = self.arena_limit_bytes
+        return not self.too_small and (limit is None or self.sram_peak_bytes <= limit)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values of the network and of every operation."""
@@ -214,6 +239,8 @@ class Cost:
             "arena_limit_bytes": self.arena_limit_bytes,
             "fits": self.fits,
             "n_cpu_ops": self.n_cpu_ops,
+            "decoder": self.decoder,
+            "too_small": list(self.too_small),
             "notes": list(self.notes),
             "ops": [op.to_json() for op in self.ops],
         }

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from npusim.cost.blocks import find_blocks
 from npusim.cost.buffering import Arrays, Buffering, Form, WeightPlan, Weights
 from npusim.cost.cascades import ArenaFitter, input_rows, primary_input
 from npusim.cost.cycles import OpCycles, op_cycles
+from npusim.cost.decoder import ChunkDecoder
 from npusim.cost.formats import map_formats
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
 from npusim.cost.memory_table import MemoryTable, memory_table
@@ -30,6 +32,9 @@ from npusim.cost.rows import Int64Array, memory_array, npu_array, rate_array, ro
 from npusim.cost.weight_sizes import WeightSizes
 from npusim.hardware import Machine
 from npusim.memories import Memory
+
+_NO_LIMIT: Final = 1 << 16
+"""Weights a cycle, more than any hardware can use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class Schedule:
         cycles: of each operation on its own.
         npu_cycles: with the transfers that it waits for, int64 [n_ops].
         total_cycles: of the slower of NPU and memories, int64 [n_ops]; 0 on the CPU.
+        decoder: one of `npusim.cost.estimate.DECODERS`.
     """
 
     program: Program
@@ -82,6 +88,15 @@ class Schedule:
     cycles: OpCycles
     npu_cycles: Int64Array
     total_cycles: Int64Array
+    decoder: str
+
+    def decode_cycles(self, index: int) -> int:
+        """Cycles to decode an operation's weights as often as they are read; 0 if not known."""
+        from npusim.cost.cycles_kernels import weight_fetches
+
+        once = int(self.rows[index, col.DECODE_CYCLES])
+        block = self.form.blocks[index]
+        return once * int(weight_fetches(self.rows[index], block)) if once else 0
 
 
 class Scheduler:
@@ -91,13 +106,21 @@ class Scheduler:
         program: what to execute.
         target: on what.
         sizes: of the weights.
+        decoder: how long the streams take to decode; None: as fast as the NPU's field
+            `weight_decoder_weights_per_cycle` says, like in the compiler. The schedule is the same.
 
     Raises:
         ConfigError: no block of an operation fits the NPU.
     """
 
-    def __init__(self, program: Program, target: Machine, sizes: WeightSizes):
-        self.program, self.target = program, target
+    def __init__(
+        self,
+        program: Program,
+        target: Machine,
+        sizes: WeightSizes,
+        decoder: ChunkDecoder | None = None,
+    ):
+        self.program, self.target, self.decoder = program, target, decoder
         self.roles = MemoryRoles.of(target)
         self.table: MemoryTable = memory_table(program)
         self.formats = map_formats(self.table)
@@ -163,6 +186,7 @@ class Scheduler:
         return Schedule(
             *(self.program, self.target, self.roles, rows, form),
             *(ranges, allocate(ranges), cycles, npu, total),
+            "compiler" if self.decoder is None else "stream",
         )
 
     def _no_runs(self) -> Int64Array:
@@ -219,19 +243,25 @@ class Scheduler:
         return same and whole and plans[before].buffer_bytes == plans[index].buffer_bytes
 
     def _measure(self, form: Form) -> tuple[Int64Array, OpCycles]:
-        """Rows with the bytes of weights, and the cycles of operations on their own."""
+        """Rows with bytes and decoding of weights, and the cycles of operations on their own."""
         rows, places = self.rows.copy(), self.places.copy()
         copied = np.zeros(len(form.plans), np.int64)
         for index, plan in enumerate(form.plans):
             rows[index, [col.WEIGHT_BYTES, col.SCALE_BYTES]] = plan.n_bytes.sum(axis=0)
+            if self.decoder is not None and self.program.ops[index].weights is not None:
+                bits, depth = rows[index, col.IFM_BITS], form.blocks[index, col.OFM_BLOCK_DEPTH]
+                rows[index, col.DECODE_CYCLES] = self.decoder.cycles(
+                    self.program.ops[index], int(bits), int(depth), plan.depths
+                )
             if plan.buffering == "none":
                 places[index, col.BUFFER_PLACE] = -1
                 continue
             hidden = int(plan.slice_bytes[0]) if plan.pre_buffered else 0
             copied[index] = max(int(plan.n_bytes[:, 0].sum()) - hidden, 0)
-        measured = op_cycles(
-            rows, form.blocks, self.target.npu, self.roles.memories, places, dma_bytes=copied
-        )
+        npu = self.target.npu
+        if self.decoder is not None:  # whose pace replaces the one that is the same for all weights
+            npu = npu.replace(weight_decoder_weights_per_cycle=_NO_LIMIT)
+        measured = op_cycles(rows, form.blocks, npu, self.roles.memories, places, dma_bytes=copied)
         return rows, measured
 
     def _npu_cycles(self, index: int, plans: Sequence[WeightPlan], run_cycles: int) -> int:

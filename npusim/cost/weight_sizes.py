@@ -16,7 +16,7 @@ from npusim.cost.program import NpuOp
 from npusim.errors import ConfigError, UnknownNameError
 from npusim.npu import NpuConfig
 from npusim.weights.expected import TRAINED, WeightStatistics, stream_law
-from npusim.weights.reorder import TRAVERSALS, reorder_slices
+from npusim.weights.reorder import TRAVERSALS, WeightSlice, reorder_slices
 from npusim.weights.scales import scale_bytes
 from npusim.weights.stream import encoded_size
 
@@ -77,35 +77,48 @@ class ExactSizes:
         assert source is not None
         key = (source.key, op.depth_offset, ifm_bits, block_depth, *depths)
         if key not in self._known:
-            if source.ohwi is None:
-                raise ConfigError(
-                    f"weights of {op.name!r} must be known for exact sizes, got only shape "
-                    f"{source.shape}"
-                )
             self._known[key] = self._measure(op, ifm_bits, block_depth, depths)
         return self._known[key]
 
     def _measure(
         self, op: NpuOp, ifm_bits: int, block_depth: int, depths: Sequence[int]
     ) -> Int64Array:
-        assert op.weights is not None
-        assert op.weights.ohwi is not None
-        parts = reorder_slices(
-            op.weights.ohwi(),
-            list(depths),
-            self.npu,
-            ofm_block_depth=block_depth,
-            traversal=op.weights.traversal,
-            ifm_bits=ifm_bits,
-            dilation=op.dilation,
-        )
         starts = list(depths[:-1])
         sizes = np.zeros((len(starts), 2), np.int64)
-        for part in parts:
+        for part in weight_streams(op, self.npu, ifm_bits, block_depth, depths):
             sizes[starts.index(part.ofm_offset), 0] += encoded_size(part.values, self.encoder)
         for i, start in enumerate(starts):
             sizes[i, 1] = slice_scale_bytes(depths[i + 1] - start, self.npu.n_cores)
         return sizes
+
+
+def weight_streams(
+    op: NpuOp, npu: NpuConfig, ifm_bits: int, block_depth: int, depths: Sequence[int]
+) -> list[WeightSlice]:
+    """The values of an operation's weight streams, by slice and core.
+
+    Args:
+        op, ifm_bits, block_depth, depths: as of `WeightSizes.slices`.
+        npu: whose order the weights are coded in.
+
+    Raises:
+        ConfigError: only the shape of the operation's weights is known.
+    """
+    source = op.weights
+    assert source is not None
+    if source.ohwi is None:
+        raise ConfigError(
+            f"weights of {op.name!r} must be known for exact sizes, got only shape {source.shape}"
+        )
+    return reorder_slices(
+        source.ohwi(),
+        list(depths),
+        npu,
+        ofm_block_depth=block_depth,
+        traversal=source.traversal,
+        ifm_bits=ifm_bits,
+        dilation=op.dilation,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,12 @@ _WHERE = ("model", "npu", "system_config", "memory_mode")
 _MEASURES = (
     *("total_cycles", "npu_cycles", "macs", "inference_s", "sram_peak_bytes"),
     *("staging_peak_bytes", "flash_bytes", "weights_encoded_bytes", "arena_limit_bytes"),
-    *("fits", "n_cpu_ops"),
+    *("fits", "n_cpu_ops", "decoder"),
 )
 _TEXT_COLUMNS = ("name", "op", "bound", "traversal", "buffering", "obstacle", "block")
 OP_COLUMNS = (
     *("name", "op", "cycles", "npu_cycles", "macs", "utilisation", "bound", "mac_cycles"),
-    *("output_cycles", "issue_cycles", "compute_cycles", "block", "traversal"),
+    *("output_cycles", "issue_cycles", "compute_cycles", "decode_cycles", "block", "traversal"),
     *(f"{role}_{side}_bytes" for role in ROLES for side in ("read", "written")),
     *(f"{role}_cycles" for role in ROLES),
     *("weights_encoded_bytes", "scale_bytes", "buffering", "pre_buffered", "n_depth_slices"),
@@ -42,6 +42,11 @@ OP_COLUMNS = (
 """Columns of `op_rows` that say something of an operation, by which they can be sorted."""
 ROW_COLUMNS = (*_WHERE, *OP_COLUMNS)
 """Columns of `op_rows`."""
+DIFF_COLUMNS = (
+    *("name", "difference_cycles", "before_cycles", "after_cycles"),
+    *("before_bound", "after_bound", "before_macs", "after_macs"),
+)
+"""Columns of `diff_rows`."""
 COST_COLUMNS = (*_WHERE, *_MEASURES, "utilisation")
 """Columns of `cost_rows`."""
 
@@ -90,10 +95,18 @@ def sorted_ops(cost: Cost, column: str, npu: str | NpuConfig | None = None) -> t
     Raises:
         UnknownNameError: no such column, or no such npu.
     """
+    return tuple(cost.ops[place] for place in op_order(cost, column, npu))
+
+
+def op_order(cost: Cost, column: str, npu: str | NpuConfig | None = None) -> list[int]:
+    """Places of the operations in the order of `sorted_ops`.
+
+    Raises:
+        UnknownNameError: no such column, or no such npu.
+    """
     choice("column", column, OP_COLUMNS)
     values = [row[column] for row in op_rows(cost, npu)]
-    places = sorted(range(len(values)), key=values.__getitem__, reverse=column not in _TEXT_COLUMNS)
-    return tuple(cost.ops[place] for place in places)
+    return sorted(range(len(values)), key=values.__getitem__, reverse=column not in _TEXT_COLUMNS)
 
 
 def cost_rows(costs: Sequence[Cost], npus: Sequence[str | NpuConfig] = ()) -> list[dict[str, Any]]:
@@ -233,18 +246,33 @@ def diff_table(diff: CostDiff) -> Table:
     return table
 
 
+def diff_rows(diff: CostDiff) -> list[dict[str, Any]]:
+    """A flat row for each operation of two costs, those that do not differ included."""
+    rows = []
+    for op in diff.ops:
+        row: dict[str, Any] = {"name": op.name, "difference_cycles": op.cycles}
+        for when, side in (("before", op.before), ("after", op.after)):
+            row[f"{when}_cycles"] = side.cycles if side else None
+            row[f"{when}_bound"] = side.bound if side else None
+            row[f"{when}_macs"] = side.macs if side else None
+        rows.append(row)
+    return rows
+
+
 def notes(cost: Cost) -> list[str]:
     """A line for each thing that the reader must know."""
     lines = [f"{cost.model}: {note}" for note in cost.notes]
-    if not cost.fits:
+    limit = cost.arena_limit_bytes
+    if limit is not None and cost.sram_peak_bytes > limit:
         lines.append(
             f"{cost.model}: the arena takes {cost.sram_peak_bytes:,} bytes, "
-            f"{cost.arena_limit_bytes:,} are allowed"
+            f"{limit:,} are allowed"
         )
     for op in cost.ops:
         if not op.on_npu:
             lines.append(
-                f"{cost.model}: {op.op} {short_name(op.name)!r} is on the CPU: {op.obstacle}"
+                f"{cost.model}: {op.source_op or op.op} {short_name(op.name)!r} is on the CPU: "
+                f"{op.obstacle}"
             )
     return lines
 
