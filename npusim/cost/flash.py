@@ -9,13 +9,15 @@ and what only the CPU reads, are not counted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import pairwise
 from typing import Final
 
 from npusim._arguments import integer
-from npusim.cost.program import NpuOp, Program
+from npusim.cost.program import NpuOp, Program, WeightSource
 from npusim.errors import ConfigError
 from npusim.npu import N_CORES_MAX
 from npusim.weights.format import STREAM_ALIGN_BYTES
@@ -110,13 +112,15 @@ def flash_items(
     if len(encoded) != len(program.ops):
         raise ConfigError(f"encoded must have {len(program.ops)} rows, got {len(encoded)}")
     sizes: dict[tuple[Hashable, ...], tuple[str, str, int]] = {}
+    shapes = Counter(op.weights.shape for op in program.ops if op.weights and op.weights.is_made)
     scales: dict[Hashable, Hashable] = {}
     for number, (op, streams) in enumerate(zip(program.ops, encoded, strict=True)):
         if (op.weights is None) != (streams is None):
             has, wanted = ("no streams", "some") if streams is None else ("streams", "none")
             raise ConfigError(f"weights of op {op.name!r} must have {wanted}, got {has}")
         if op.weights is not None and streams is not None:
-            key = op.weights.key, streams.depth_slices, streams.ofm_block_depth
+            values = _values(op.weights, repeated=shapes[op.weights.shape] > 1)
+            key = values, streams.depth_slices, streams.ofm_block_depth
             n_bytes = streams.scale_bytes(n_cores)
             if ("weights", key) not in sizes:
                 sizes["weights", key] = (op.name, "weights", streams.n_bytes + n_bytes)
@@ -149,10 +153,20 @@ def flash_bytes(items: Sequence[FlashItem]) -> int:
     return sum(item.n_bytes for item in items)
 
 
+def _values(weights: WeightSource, *, repeated: bool) -> Hashable:
+    """What tells weights apart: their key, or of those that the compiler made the values.
+
+    These are looked at only where another operation has made weights of the same shape.
+    """
+    if not (weights.is_made and repeated and weights.ohwi is not None):
+        return weights.key
+    return weights.traversal, weights.shape, blake2b(weights.ohwi().tobytes()).digest()
+
+
 def scales_of(op: NpuOp) -> Hashable:
-    """What the scales of an operation's channels are made from."""
+    """What the scales of an operation's channels are made from; made weights need nothing."""
     source = op.source
-    if source is None:
+    if source is None or (op.weights is not None and op.weights.is_made):
         return None
     tensors = (source.ifm, *source.weight_tensors, source.ofm)
     return tuple(
