@@ -102,9 +102,7 @@ def fit(rows: Array) -> tuple[Array, float, Array]:
     """Excess bits [n_padding_knots, n_entropy_knots], bits of a stream, relative errors."""
     n, n_coded, entropy, nonzero, bits = rows.T
     padding = 1 - n / n_coded
-    coded = np.array(
-        [coded_entropy(*of) for of in zip(entropy, 1 - nonzero, padding, strict=True)]
-    )
+    coded = np.array([coded_entropy(*of) for of in zip(entropy, 1 - nonzero, padding, strict=True)])
     products = hats(padding, PADDING_KNOTS)[:, :, None] * hats(coded, ENTROPY_KNOTS)[:, None]
     basis = np.c_[products.reshape(len(rows), -1) * n_coded[:, None], np.ones(len(rows))]
     target, weight = bits - ROUNDING_BITS - n_coded * coded, 1 / bits

@@ -86,7 +86,7 @@ class Workload:
         return estimate(self.program, target, weights=self.sizes(target.npu), **options)
 
     def sizes(self, npu: NpuConfig) -> WeightSizes:
-        """What tells the bytes of its weights; one for all NPUs that read them in the same order."""
+        """What tells the bytes of its weights; one for NPUs that read them in the same order."""
         order = (npu.ofm_ublock_depth, npu.ifm_ublock_depth, npu.n_cores)
         if order not in self._sizes:
             self._sizes[order] = self.make_sizes(npu)

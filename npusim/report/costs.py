@@ -265,8 +265,7 @@ def notes(cost: Cost) -> list[str]:
     limit = cost.arena_limit_bytes
     if limit is not None and cost.sram_peak_bytes > limit:
         lines.append(
-            f"{cost.model}: the arena takes {cost.sram_peak_bytes:,} bytes, "
-            f"{limit:,} are allowed"
+            f"{cost.model}: the arena takes {cost.sram_peak_bytes:,} bytes, {limit:,} are allowed"
         )
     for op in cost.ops:
         if not op.on_npu:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from math import erf, exp, sqrt
 from statistics import NormalDist
 from typing import Final
@@ -204,7 +205,7 @@ def _clustered(n_clusters: int) -> tuple[float, float]:
     """
     wide = NormalDist(sigma=sqrt(3.0))
     inner = [wide.inv_cdf((i + 0.5) / n_clusters) for i in range(n_clusters)]
-    edges = [(low + high) / 2 for low, high in zip(inner, inner[1:], strict=False)]
+    edges = [(low + high) / 2 for low, high in pairwise(inner)]
     below = [0.0, *(NormalDist().cdf(edge) for edge in edges), 1.0]
     parts = np.diff(below)
     return float(-(parts * np.log2(parts)).sum()), float(parts[n_clusters // 2])

@@ -52,9 +52,9 @@ def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
         return False
     if before.ofm.part is not None and not _covers(before.ofm):
         return False
-    if before.ofm.shape != activation.ifm.shape:
-        if before.attributes.get("deepened") or _is_windowed(before):
-            return False
+    is_shaped = before.attributes.get("deepened") or _is_windowed(before)
+    if is_shaped and before.ofm.shape != activation.ifm.shape:
+        return False
     return same_scales(activation.ifm, activation.ofm)
 
 
@@ -173,7 +173,7 @@ def _is_partial(link: Link) -> bool:
 
 def four_axes(shape: Shape) -> Shape4:
     """A shape with ones in front, or with all axes before the last three in one."""
-    batch, height, width, depth = 1, *((1,) * (3 - len(shape))), *shape[-3:]
+    height, width, depth = *((1,) * (3 - len(shape))), *shape[-3:]
     return math.prod(shape[:-3]), height, width, depth
 
 

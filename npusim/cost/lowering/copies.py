@@ -18,7 +18,6 @@ from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, same, wh
 from npusim.network import Op
 from npusim.tensor import DTYPES
 
-
 _READ_WHOLE = ("cpu", "TILE", "resize", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 """Kinds that read whole maps only."""
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, same, whole
+from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, whole
 from npusim.tensor import DTYPES, Quantization, Tensor
 
 KINDS: Final[Mapping[str, str]] = {
@@ -235,7 +235,8 @@ def slopes_of(alpha: Tensor) -> npt.NDArray[np.float32]:
     if alpha.quantization is None:
         return alpha.data.astype(np.float32)
     point, scale = alpha.quantization.zero_points[0], alpha.quantization.scales[0]
-    return (alpha.data.astype(np.int64) - point).astype(np.float32) * np.float32(scale)
+    slopes: npt.NDArray[np.float32] = (alpha.data.astype(np.int64) - point).astype(np.float32)
+    return slopes * np.float32(scale)
 
 
 def lower_squared_difference(graph: Graph, step: Step) -> None:

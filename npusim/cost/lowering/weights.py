@@ -92,8 +92,8 @@ def sum_of_channels(op: Op, depth: int, bits: int) -> WeightSource:
     """Weights of a convolution that adds up all channels."""
     shape = (1, 1, 1, depth)
     traversal = choose_traversal(shape, "CONV_2D", bits)
-    make = partial(np.ones, shape, np.int16)
-    return WeightSource(shape, (op.name, "channels"), traversal, make, is_made=True)
+    values = np.ones(shape, np.int16)
+    return WeightSource(shape, (op.name, "channels"), traversal, values.copy, is_made=True)
 
 
 def half_pixels(op: Op, row: int, column: int, depth: int) -> WeightSource:
