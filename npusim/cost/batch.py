@@ -15,7 +15,8 @@ what the operation before leaves to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +25,13 @@ import numpy.typing as npt
 
 from npusim.cost import columns as col
 from npusim.cost.buffering import moves_data
-from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items
+from npusim.cost.flash import (
+    EncodedWeights,
+    flash_bytes,
+    flash_items,
+    scales_of,
+    weight_values,
+)
 from npusim.cost.formats import map_formats
 from npusim.cost.memory_table import MemoryTable, memory_table
 from npusim.cost.program import NpuOp, Program
@@ -419,41 +426,32 @@ def _of_program(
 def op_links(program: Program) -> Int64Array:
     """How operations depend on others of their program, int64 [n_ops, LINK_COLUMNS]."""
     from npusim.cost import batch_kernels as kernels
-    from npusim.cost.flash import scales_of
 
     links = np.zeros((len(program.ops), kernels.LINK_COLUMNS), np.int64)
     links[:, [kernels.READER, kernels.SAME_WEIGHTS]] = -1
     links[:, kernels.N_SHARING] = 1
+    keys = [None if op.weights is None else op.weights.key for op in program.ops]
+    values, n_users = weight_values(program), Counter(keys)
     readers: dict[int, int] = {}
-    users: dict[object, list[int]] = {}
-    last_on_npu = -1
+    users: dict[Hashable, int] = {}
     for index, op in enumerate(program.ops):
         for view in (op.ifm, op.ifm2):
             if view is not None:
                 readers.setdefault(view.map, index)
-        if op.weights is not None:
-            users.setdefault(op.weights.key, []).append(index)
-            if last_on_npu >= 0:
-                before = program.ops[last_on_npu]
-                links[index, kernels.SAME_AS_BEFORE] = (
-                    last_on_npu == index - 1
-                    and before.weights is not None
-                    and before.weights.key == op.weights.key
-                    and before.depth_offset == op.depth_offset
-                )
-        last_on_npu = index if op.on_npu else last_on_npu
-    for index, op in enumerate(program.ops):
-        links[index, kernels.READER] = readers.get(op.ofm.map, -1)
-        if op.weights is None or len(users[op.weights.key]) == 1:
+        if op.weights is None:
             continue
-        same = users[op.weights.key]
-        neighbour = index - 1 if index else 1
-        if neighbour in same:
-            links[index, kernels.N_SHARING] = len(same)
-        if same[0] < index:
-            earlier = same[same.index(index) - 1]
+        earlier = users.get(values[index])
+        users[values[index]] = index
+        if earlier is not None:
             links[index, kernels.SAME_WEIGHTS] = earlier
             links[index, kernels.NEW_SCALES] = scales_of(op) != scales_of(program.ops[earlier])
+        neighbour = index - 1 if index else 1
+        if neighbour < len(keys) and keys[neighbour] == keys[index]:
+            links[index, kernels.N_SHARING] = n_users[keys[index]]
+            before = program.ops[neighbour]
+            links[index, kernels.SAME_AS_BEFORE] = before.depth_offset == op.depth_offset
+    for index, op in enumerate(program.ops):
+        links[index, kernels.READER] = readers.get(op.ofm.map, -1)
     return links
 
 

@@ -20,7 +20,7 @@ from npusim._arguments import choice, integer
 from npusim.cost import columns as col
 from npusim.cost.blocks import BlockConfig
 from npusim.cost.decoder import ChunkDecoder
-from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items
+from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items, weight_values
 from npusim.cost.lowering import program as lower
 from npusim.cost.program import NpuOp, Program
 from npusim.cost.result import Cost, MapMemory, OpCost, Traffic, memory_role
@@ -119,9 +119,9 @@ def cost_of(
     if schedule.roles.constants == schedule.roles.feature_maps:
         arena += flash
     streams = {
-        op.weights.key: int(plan.n_bytes[:, 0].sum())
-        for op, plan in zip(program.ops, schedule.form.plans, strict=True)
-        if op.weights is not None
+        values: int(plan.n_bytes[:, 0].sum())
+        for values, plan in zip(weight_values(program), schedule.form.plans, strict=True)
+        if values is not None
     }
     n_cpu_ops = sum(not op.on_npu for op in program.ops)
     overflows = _overflows(target, arena, flash)

@@ -112,15 +112,14 @@ def flash_items(
     if len(encoded) != len(program.ops):
         raise ConfigError(f"encoded must have {len(program.ops)} rows, got {len(encoded)}")
     sizes: dict[tuple[Hashable, ...], tuple[str, str, int]] = {}
-    shapes = Counter(op.weights.shape for op in program.ops if op.weights and op.weights.is_made)
+    values = weight_values(program)
     scales: dict[Hashable, Hashable] = {}
     for number, (op, streams) in enumerate(zip(program.ops, encoded, strict=True)):
         if (op.weights is None) != (streams is None):
             has, wanted = ("no streams", "some") if streams is None else ("streams", "none")
             raise ConfigError(f"weights of op {op.name!r} must have {wanted}, got {has}")
         if op.weights is not None and streams is not None:
-            values = _values(op.weights, repeated=shapes[op.weights.shape] > 1)
-            key = values, streams.depth_slices, streams.ofm_block_depth
+            key = values[number], streams.depth_slices, streams.ofm_block_depth
             n_bytes = streams.scale_bytes(n_cores)
             if ("weights", key) not in sizes:
                 sizes["weights", key] = (op.name, "weights", streams.n_bytes + n_bytes)
@@ -153,14 +152,27 @@ def flash_bytes(items: Sequence[FlashItem]) -> int:
     return sum(item.n_bytes for item in items)
 
 
-def _values(weights: WeightSource, *, repeated: bool) -> Hashable:
-    """What tells weights apart: their key, or of those that the compiler made the values.
+def weight_values(program: Program) -> list[Hashable]:
+    """What tells the weights of each operation from others': their key, or of those that the
+    compiler made the values; None for operations without.
 
     These are looked at only where another operation has made weights of the same shape.
     """
-    if not (weights.is_made and repeated and weights.ohwi is not None):
-        return weights.key
-    return weights.traversal, weights.shape, blake2b(weights.ohwi().tobytes()).digest()
+    sources = [op.weights for op in program.ops]
+    shapes = Counter(source.shape for source in sources if source and source.is_made)
+    return [
+        source
+        if source is None
+        else _made_values(source)
+        if source.is_made and shapes[source.shape] > 1 and source.ohwi is not None
+        else source.key
+        for source in sources
+    ]
+
+
+def _made_values(source: WeightSource) -> Hashable:
+    assert source.ohwi is not None
+    return source.traversal, source.shape, blake2b(source.ohwi().tobytes()).digest()
 
 
 def scales_of(op: NpuOp) -> Hashable:
