@@ -113,7 +113,10 @@ def cost_of(
 ) -> Cost:
     """The cost of a program whose schedule is known; the other arguments as in `estimate`."""
     program, target = schedule.program, schedule.target
-    ops = tuple(_op_cost(schedule, index, cpu_cycles) for index in range(len(program.ops)))
+    usage = _bytes_in_use(schedule)
+    ops = tuple(
+        _op_cost(schedule, index, cpu_cycles, n_bytes) for index, n_bytes in enumerate(usage)
+    )
     flash = _flash_bytes(schedule)
     arena = schedule.arena.n_bytes
     if schedule.roles.constants == schedule.roles.feature_maps:
@@ -148,11 +151,19 @@ def cost_of(
     )
 
 
-def _op_cost(schedule: Schedule, index: int, cpu_cycles: CpuCycles | None) -> OpCost:
+def _bytes_in_use(schedule: Schedule) -> list[int]:
+    """What is in the arena while each operation runs."""
+    usage, times = schedule.ranges.usage_bytes, schedule.ranges.op_time
+    in_use: list[int] = (usage[times] if usage.size else np.zeros_like(times)).tolist()
+    return in_use
+
+
+def _op_cost(
+    schedule: Schedule, index: int, cpu_cycles: CpuCycles | None, sram_bytes: int
+) -> OpCost:
     op, plan = schedule.program.ops[index], schedule.form.plans[index]
     cycles, block = schedule.cycles.cycles[index], schedule.form.blocks[index, : col.BLOCK_COLUMNS]
     n_weight_bytes, n_scale_bytes = plan.n_bytes.sum(axis=0).tolist()
-    usage = schedule.ranges.usage_bytes
     return OpCost(
         name=op.name,
         op=op.kind,
@@ -177,7 +188,7 @@ def _op_cost(schedule: Schedule, index: int, cpu_cycles: CpuCycles | None) -> Op
         buffering=plan.buffering,
         pre_buffered=bool(plan.pre_buffered),
         weight_buffer_bytes=sum(plan.buffer_bytes),
-        sram_bytes=int(usage[schedule.ranges.op_time[index]]) if usage.size else 0,
+        sram_bytes=sram_bytes,
         cascade=int(schedule.form.cascade[index]),
         stripe_height=int(schedule.form.stripes[index]),
         obstacle=op.obstacle,

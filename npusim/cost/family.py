@@ -5,6 +5,9 @@ A program says which channels depend on each other: what a convolution computes 
 own; what a pooling, an addition or a depthwise convolution reads and writes has the same; a
 concatenation is as wide as its parts. The widths that are left free can be given for thousands of
 networks at once.
+
+The operations stay those of the program. Where Arm's compiler would take others for a width, as for
+some convolutions of fewer than 8 channels, that is not followed.
 """
 
 from __future__ import annotations
@@ -60,9 +63,13 @@ class Form:
             times[width] = times.get(width, 0) + n
         return Form(self.constant + other.constant, tuple(sorted(times.items())))
 
-    def scaled(self, factor: int) -> Form:
-        """So many times as deep."""
-        return Form(factor * self.constant, tuple((width, factor * n) for width, n in self.times))
+    def scaled(self, factor: int, divisor: int) -> Form | None:
+        """So many times as deep; None where that is no sum of whole widths."""
+        numbers = [self.constant, *(n for _, n in self.times)]
+        if any(factor * n % divisor for n in numbers):
+            return None
+        constant, *times = (factor * n // divisor for n in numbers)
+        return Form(constant, tuple((w, n) for (w, _), n in zip(self.times, times, strict=True)))
 
     def depths(self, widths: Int64Array) -> Int64Array:
         """For widths [n, n_widths], shape [n]."""
@@ -341,15 +348,18 @@ class _Depths:
 
     def _write(self, view: View, form: Form) -> None:
         """Note what is written to a map, or to a part of its channels."""
-        depth = self.program.maps[view.map].shape[3]
-        if view.shape[3] != depth:
-            self._fix(form)
-        elif view.part[3] == depth:
-            self._unify(self._forms.setdefault(view.map, form), form)
-        else:
-            assert view.offset is not None
+        depth, seen = self.program.maps[view.map].shape[3], view.shape[3]
+        if view.part[3] == seen:
+            stored = form.scaled(depth, seen)
+            if stored is None:
+                self._fix(form)
+                stored = Form(depth)
+            self._unify(self._forms.setdefault(view.map, stored), stored)
+        elif seen == depth and view.offset is not None:
             parts = self._parts.setdefault(view.map, {})
             self._unify(parts.setdefault(view.offset[3], form), form)
+        else:
+            self._fix(form)
 
     def _whole(self, index: int) -> Form:
         """Depth of a map as stored; that of one that is written in parts is their sum."""
@@ -365,10 +375,11 @@ class _Depths:
     def _shape(self, view: View) -> Form:
         """Depth of the map as a view has it."""
         form, stored = self._whole(view.map), self.program.maps[view.map].shape[3]
-        if view.shape[3] % stored == 0:
-            return form.scaled(view.shape[3] // stored)
-        self._fix(form)
-        return Form(view.shape[3])
+        seen = form.scaled(view.shape[3], stored)
+        if seen is None:
+            self._fix(form)
+            return Form(view.shape[3])
+        return seen
 
     def _part(self, view: View) -> Form:
         """Depth of the part that a view reads or writes."""

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches cost what `npusim.estimate` does, network by network and machine by machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from deep_networks import FAMILIES, DeepNetwork
+from random_graphs import KINDS, RandomGraph
+
+from npusim.cost import batch as batches
+from npusim.cost.batch import Batch, BatchCost, BatchEstimator, estimate_batch
+from npusim.cost.estimate import estimate
+from npusim.cost.lowering import program
+from npusim.cost.program import Program
+from npusim.cost.weight_sizes import ExpectedSizes
+from npusim.errors import ConfigError, UnknownNameError
+from npusim.hardware import Machine, machine
+from npusim.npu import names
+from npusim.weights.expected import WeightStatistics
+
+STATISTICS = WeightStatistics(bits=6, nonzero_fraction=0.7)
+SYSTEMS = (
+    ("Ethos_U55_High_End_Embedded", "Shared_Sram"),
+    ("Ethos_U55_Deep_Embedded", "Sram_Only"),
+    ("Ethos_U55_Deep_Embedded", "Shared_Sram"),
+)
+MACHINES = [machine(npu, *SYSTEMS[i % 3]) for i, npu in enumerate((*names()[:4], *names()[1:3]))]
+
+
+def deep(seed: int) -> Program:
+    rng = np.random.default_rng((7, seed))
+    return program(DeepNetwork(rng, list(FAMILIES)[seed % len(FAMILIES)]).build())
+
+
+def graph(seed: int) -> Program:
+    network = RandomGraph(np.random.default_rng((8, seed)), list(KINDS), 10).build()
+    return deep(seed) if network is None else program(network)
+
+
+def totals(programs: Sequence[Program], targets: Sequence[Machine]) -> dict[str, np.ndarray]:
+    """What a batch tells, found one by one."""
+    costs = [
+        [estimate(one, target, weights=ExpectedSizes(target.npu, STATISTICS)) for target in targets]
+        for one in programs
+    ]
+    return {
+        name: np.array([[getattr(cost, name) for cost in row] for row in costs])
+        for name in batches.MEASURES
+    }
+
+
+def assert_same(found: BatchCost, wanted: dict[str, np.ndarray]) -> None:
+    for name, values in wanted.items():
+        if name != "sram_peak_bytes":
+            np.testing.assert_array_equal(getattr(found, name), values, err_msg=name)
+    gaps = wanted["sram_peak_bytes"] - found.sram_peak_bytes
+    assert (gaps >= 0).all()  # an arena may need gaps
+    assert (gaps == 0).mean() >= 0.95
+
+
+def test_deep_networks_cost_what_each_costs_alone() -> None:
+    programs = [deep(seed) for seed in range(12)]
+    found = estimate_batch(Batch.of(programs, STATISTICS), MACHINES)
+    assert_same(found, totals(programs, MACHINES))
+    assert found.macs.tolist() == [sum(op.macs for op in one.ops) for one in programs]
+
+
+def test_graphs_of_all_operations_cost_what_each_costs_alone() -> None:
+    programs = [graph(seed) for seed in range(25)]
+    found = estimate_batch(Batch.of(programs, STATISTICS), MACHINES[:3])
+    assert_same(found, totals(programs, MACHINES[:3]))
+
+
+@pytest.mark.slow
+def test_many_graphs_cost_what_each_costs_alone() -> None:
+    programs = [graph(seed) for seed in range(100, 400)] + [deep(seed) for seed in range(100, 200)]
+    found = estimate_batch(Batch.of(programs, STATISTICS), MACHINES)
+    assert_same(found, totals(programs, MACHINES))
+
+
+def test_what_an_estimator_knows_changes_nothing() -> None:
+    first, second = (Batch.of([deep(s) for s in seeds], STATISTICS) for seeds in ((0, 1), (1, 2)))
+    estimator = BatchEstimator(MACHINES[:2])
+    estimator(first)
+    again, anew = estimator(second), estimate_batch(second, MACHINES[:2])
+    for name in batches.MEASURES:
+        np.testing.assert_array_equal(getattr(again, name), getattr(anew, name))
+
+
+def test_tables_that_are_full_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Batch.of([deep(seed) for seed in range(10)], STATISTICS)
+    wanted = estimate_batch(batch, MACHINES[0])
+    monkeypatch.setattr(batches, "_PLANS_MIN", 2)
+    monkeypatch.setattr(batches, "_PLANS_MAX", 8)
+    monkeypatch.setattr(batches, "_ENTRIES_MIN", 2)
+    found = estimate_batch(batch, MACHINES[0])
+    for name in batches.MEASURES:
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+
+
+def test_without_sram_the_rest_is_the_same() -> None:
+    batch = Batch.of([deep(0)], STATISTICS)
+    whole, part = estimate_batch(batch), BatchEstimator(sram=False)(batch)
+    assert part.total_cycles == whole.total_cycles
+    assert part.flash_bytes == whole.flash_bytes
+    assert part.sram_peak_bytes == 0 < whole.sram_peak_bytes
+
+
+def test_a_network_that_does_not_fit_is_marked() -> None:
+    small = machine("ethos-u55-128", overrides={"shram_banks": 8})
+    batch = Batch.of([deep(0)], STATISTICS)
+    with pytest.raises(ConfigError, match="SHRAM"):
+        estimate(deep(0), small, weights=ExpectedSizes(small.npu, STATISTICS))
+    found = estimate_batch(batch, [small, MACHINES[0]])
+    assert found.fits.tolist() == [[False, True]]
+    assert found.total_cycles[0, 0] == found.flash_bytes[0, 0] == found.sram_peak_bytes[0, 0] == -1
+    assert np.isnan(found.inference_s[0, 0])
+    assert found.inference_s[0, 1] == found.total_cycles[0, 1] / MACHINES[0].clock_hz
+
+
+def test_errors() -> None:
+    with pytest.raises(ConfigError, match="programs must be one or more"):
+        Batch.of([])
+    with pytest.raises(ConfigError, match="machines must be one or more"):
+        BatchEstimator([])
+    with pytest.raises(UnknownNameError, match="ethos-u77"):
+        BatchEstimator("ethos-u77")
+    with pytest.raises(UnknownNameError, match="weight statistics"):
+        Batch.of([deep(0)], {"other": STATISTICS})
