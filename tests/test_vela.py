@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import configparser
+import signal
 import sys
 
 import numpy as np
@@ -142,7 +143,7 @@ class TestCompiler:
         vela.compile(model, machine())
         process = vela._process
         vela.close()
-        assert process.returncode is not None
+        assert process.returncode == -signal.SIGKILL
         vela.close()
 
     def test_is_quiet(self, vela, model, capfd):

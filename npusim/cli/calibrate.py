@@ -12,6 +12,7 @@ import click
 from npusim._files import check_writable
 from npusim.cli.hardware import hardware_options, only_setup, schedule, schedule_options
 from npusim.cli.output import FORMAT, OUTPUT, csv_text, emit, json_text, progress, table_text
+from npusim.cli.workloads import load_workloads
 from npusim.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,11 +92,9 @@ def _published(setup: Setup) -> dict[str, float]:
 
 def _points(measured: Mapping[str, float], setup: Setup, options: Mapping[str, Any]) -> list[Point]:
     """Points whose model was found, with its cost."""
-    import npusim
     from npusim._arguments import choice
     from npusim.cost.calibrate import Point
     from npusim.cost.measured_points import model_of
-    from npusim.cost.what_if import Workload
 
     files: dict[str, str] = {}
     for text in options["given"]:
@@ -115,7 +114,7 @@ def _points(measured: Mapping[str, float], setup: Setup, options: Mapping[str, A
     points = []
     with progress("estimating", len(files)) as show:
         for name in (name for name in measured if name in files):
-            workload = Workload.of(npusim.load(files[name]), options["encoder"])
+            (workload,) = load_workloads([files[name]], options)
             points.append(Point(name, measured[name], workload.cost(target, **how)))
             show(len(points))
     return points

@@ -43,7 +43,7 @@ def diff(**options: Any) -> None:
     from npusim.hardware import parse_settings
     from npusim.report import costs as report
 
-    workloads = load_workloads(options["models"], options["encoder"])
+    workloads = load_workloads(options["models"], options)
     if len(workloads) > 2:
         raise ConfigError(f"MODEL must be one or two, got {len(workloads)}")
     pairs = [_pair(options, name) for name in ("npus", "systems", "modes")]

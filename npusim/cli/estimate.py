@@ -141,7 +141,7 @@ def _estimates(options: Mapping[str, Any]) -> list[Estimate]:
     from npusim.report.estimates import Estimate
 
     machines, how = setups(options), schedule(options)
-    workloads = load_workloads(options["models"], options["encoder"])
+    workloads = load_workloads(options["models"], options)
     saving = 0.01 if options["saving"] is None else options["saving"] / 100
     found: list[Estimate] = []
     with progress("estimating", len(workloads) * len(machines)) as show:
@@ -153,6 +153,7 @@ def _estimates(options: Mapping[str, Any]) -> list[Estimate]:
                     cost,
                     target,
                     setup.overrides,
+                    assumed_weights=options["weights"],
                     energy=_energy(cost, options) if options["energy"] else None,
                     sensitivities=sensitivities(workload, target, **how)
                     if options["sensitivity"]

@@ -83,8 +83,12 @@ _SCHEDULE = (
         metavar="BYTES",
         help="Most SRAM for feature maps and buffers, such as 65536 or 64KiB.",
     ),
+    click.option("--encoder", help="Of the weights, regor if not given: see compress."),
     click.option(
-        "--encoder", default="regor", show_default=True, help="Of the weights: see compress."
+        "--weights",
+        metavar="STATISTICS",
+        help="What weights are taken to be instead of what they are: of bits, nonzeros, entropy "
+        "and clusters those that are known, such as bits=4,nonzeros=50%.",
     ),
     click.option(
         "--decoder",
@@ -169,16 +173,11 @@ def only_setup(options: Mapping[str, Any]) -> Setup:
 
 
 def schedule(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `npusim.estimate` of what `schedule_options` took, but for the encoder.
+    """Arguments of `npusim.estimate` of what `schedule_options` took, but for the weights.
 
     Raises:
         ConfigError: a number of cycles or bytes is none.
-        UnknownNameError: no such encoder.
     """
-    from npusim._arguments import choice
-    from npusim.weights import ENCODERS
-
-    choice("--encoder", options["encoder"], ENCODERS)
     limit = options["arena_limit"]
     return {
         "optimise": options["optimise"],

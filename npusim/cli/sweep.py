@@ -66,7 +66,7 @@ def sweep(**options: Any) -> None:
     if how["arena_limit_bytes"] is not None and any(a.name == "arena_limit_bytes" for a in axes):
         limit = options["arena_limit"]
         raise ConfigError(f"--arena-limit must not go with --vary arena_limit_bytes, got {limit}")
-    workloads = load_workloads(options["models"], options["encoder"])
+    workloads = load_workloads(options["models"], options)
     n_machines = report.n_machines(axes)
     found: list[HardwareSweep] = []
     with progress("sweeping", len(workloads) * n_machines) as show:

@@ -96,12 +96,17 @@ def estimate(
     sizes = ExactSizes(target.npu) if weights is None else weights
     choice("optimise", optimise, OPTIMISATIONS)
     choice("decoder", decoder, DECODERS)
+    encoder = getattr(sizes, "encoder", None)
+    if decoder == "stream" and encoder is None:
+        raise ConfigError(
+            f"decoder 'stream' must have weights that are known, got {type(sizes).__name__}"
+        )
     if arena_limit_bytes is not None:
         integer("arena_limit_bytes", arena_limit_bytes, 1, _CYCLES_MAX)
     elif not target.spills:
         arena_limit_bytes = target.mode.arena_cache_size_bytes
-    chunks = ChunkDecoder(target.npu, getattr(sizes, "encoder", "regor"))
-    scheduler = Scheduler(program, target, sizes, chunks if decoder == "stream" else None)
+    chunks = None if decoder == "compiler" else ChunkDecoder(target.npu, encoder or "regor")
+    scheduler = Scheduler(program, target, sizes, chunks)
     schedule = scheduler.run(optimise, arena_limit_bytes)
     return cost_of(schedule, cpu_cycles, arena_limit_bytes)
 

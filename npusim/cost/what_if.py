@@ -22,7 +22,7 @@ from npusim.cost.estimate import estimate
 from npusim.cost.lowering import program as lower
 from npusim.cost.program import Program
 from npusim.cost.result import Cost
-from npusim.cost.weight_sizes import ExactSizes, WeightSizes
+from npusim.cost.weight_sizes import ExactSizes, ExpectedSizes, Statistics, WeightSizes
 from npusim.errors import ConfigError
 from npusim.formats.vela_stream import is_compiled
 from npusim.hardware import (
@@ -61,12 +61,16 @@ class Workload:
     _sizes: dict[tuple[int, ...], WeightSizes] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def of(cls, network: Network, encoder: str = "regor") -> Workload:
-        """That of a network whose weights are known.
+    def of(
+        cls, network: Network, encoder: str = "regor", statistics: Statistics | None = None
+    ) -> Workload:
+        """That of a network.
 
         Args:
             network: not yet compiled.
             encoder: of the weight streams, of `npusim.weights.ENCODERS`.
+            statistics: what weights are taken to be instead of what they are; None: they are known,
+                and take exactly what the encoder makes of them.
 
         Raises:
             ConfigError: the network is compiled already.
@@ -79,7 +83,12 @@ class Workload:
             raise ConfigError(
                 f"model {network.name!r} must not be compiled yet, got one that Vela compiled"
             )
-        return cls(lower(network), lambda npu: ExactSizes(npu, encoder))
+        found = cls(lower(network), lambda npu: ExactSizes(npu, encoder))
+        return found if statistics is None else found.expecting(statistics)
+
+    def expecting(self, statistics: Statistics) -> Workload:
+        """The same with weights of which only that is known."""
+        return Workload(self.program, lambda npu: ExpectedSizes(npu, statistics))
 
     def cost(self, target: Machine, **options: Any) -> Cost:
         """What one inference costs on a machine; options as those of `npusim.estimate`."""

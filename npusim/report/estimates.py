@@ -46,6 +46,7 @@ class Estimate:
         energy: of an inference, if asked for.
         sensitivities: if asked for.
         widths: of layers, by name, if asked for.
+        assumed_weights: what weights are taken to be instead of what they are, or None.
     """
 
     cost: Cost
@@ -54,10 +55,12 @@ class Estimate:
     energy: Energy | None = None
     sensitivities: tuple[Sensitivity, ...] = ()
     widths: Mapping[str, WidthSteps] = field(default_factory=dict)
+    assumed_weights: str | None = None
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """JSON values: those of `Cost.to_json` and what else there is."""
         record = {**self.cost.to_json(), "overrides": dict(self.overrides)}
+        record["assumed_weights"] = self.assumed_weights
         if explain:
             record["waterfall"] = waterfall(self.cost, self.target.npu).to_json()
             record["bounds"] = [
@@ -147,6 +150,8 @@ def tables(found: Sequence[Estimate], *, per_op: bool, explain: bool) -> list[Ta
     if found and found[0].overrides:
         changed = ", ".join(f"{name}={value}" for name, value in found[0].overrides.items())
         parts.append(f"hardware differs from its presets in {changed}")
+    if found and found[0].assumed_weights is not None:
+        parts.append(f"weights are not the model's, but of {found[0].assumed_weights}")
     lines = [line for each in found for line in report.notes(each.cost)]
     return [*parts, *dict.fromkeys(lines)]
 

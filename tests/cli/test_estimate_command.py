@@ -20,12 +20,15 @@ from npusim.formats.tflite_write import write
 from npusim.hardware import machine
 from npusim.npu import names as npu_names
 from npusim.report import costs, estimates
+from npusim.weights.expected import WeightStatistics
 
 REQUIRED = {
     *("npu", "system_config", "memory_mode", "total_cycles", "npu_cycles", "macs", "inference_s"),
     *("sram_peak_bytes", "flash_bytes", "weights_encoded_bytes", "ops"),
 }
 REQUIRED_OF_OPS = {"name", "op", "cycles", "npu_cycles", "bound", "block", "traversal"}
+PLAIN = {"overrides": {}, "assumed_weights": None}
+"""What is beside a cost where nothing was asked for."""
 INI = """
 [System_Config.Mine]
 core_clock=100e6
@@ -67,7 +70,7 @@ class TestOneModel:
     def test_json(self, record, model):
         cost = npusim.estimate(npusim.load(model))
         found = record(model)
-        assert found == cost.to_json() | {"overrides": {}}
+        assert found == cost.to_json() | PLAIN
         assert set(found) >= REQUIRED
         assert all(set(op) >= REQUIRED_OF_OPS for op in found["ops"])
         assert found["total_cycles"] == sum(op["cycles"] for op in found["ops"]) > 0
@@ -111,7 +114,7 @@ class TestHardware:
         expected = npusim.estimate(
             npusim.load(model), "ethos-u55-64", "RTSS_HP_SRAM_MRAM", "Sram_Only"
         )
-        assert found == expected.to_json() | {"overrides": {}}
+        assert found == expected.to_json() | PLAIN
 
     def test_files_and_fields(self, record, model, tmp_path):
         (tmp_path / "my.ini").write_text(INI)
@@ -124,7 +127,7 @@ class TestHardware:
             overrides=overrides,
         )
         expected = npusim.estimate(npusim.load(model), target)
-        assert found == expected.to_json() | {"overrides": overrides}
+        assert found == expected.to_json() | PLAIN | {"overrides": overrides}
         assert found["arena_limit_bytes"] == 500
         assert not found["fits"]
         assert found["inference_s"] == pytest.approx(found["total_cycles"] / 100e6)
@@ -156,9 +159,7 @@ class TestSchedule:
         free = record(model)
         small = record(model, "--optimise", "size")
         assert small["sram_peak_bytes"] < free["sram_peak_bytes"]
-        assert small == npusim.estimate(npusim.load(model), optimise="size").to_json() | {
-            "overrides": {}
-        }
+        assert small == npusim.estimate(npusim.load(model), optimise="size").to_json() | PLAIN
         limited = record(model, "--arena-limit", "4KiB")
         assert limited["arena_limit_bytes"] == 4096
         assert not record(model, "--arena-limit", "16B")["fits"]
@@ -170,6 +171,22 @@ class TestSchedule:
             for encoder in ("regor", "tight")
         }
         assert sizes["tight"] < sizes["regor"]
+
+    def test_weights_that_are_not_there(self, run, record, model):
+        bits = [record(model, "--weights", f"bits={n}")["weights_encoded_bytes"] for n in (2, 4, 8)]
+        assert bits == sorted(set(bits))
+        found = record(model, "--weights", "bits=4,nonzeros=50%")
+        workload = Workload.of(
+            npusim.load(model), statistics=WeightStatistics(4, nonzero_fraction=0.5)
+        )
+        assert found["weights_encoded_bytes"] == workload.cost(machine()).weights_encoded_bytes
+        assert found["assumed_weights"] == "bits=4,nonzeros=50%"
+        assert found["macs"] == record(model)["macs"]
+        others = ("entropy=3", "clusters=16", "clusters=4")
+        sizes = [record(model, "--weights", what)["flash_bytes"] for what in others]
+        assert len(set(sizes)) == 3
+        out = run("estimate", model, "digits:largest", "--weights", "bits=2")[1]
+        assert "weights are not the model's, but of bits=2" in out
 
     def test_decoder(self, record, run, model):
         args = (model, "--decoder", "stream", "--npu", "ethos-u55-32")
@@ -366,6 +383,13 @@ REFUSED = [
     (["--set", "shram_banks=2"], "block must fit the 2 SHRAM banks of ethos-u55-128, got none"),
     (["--npu", "ethos-u65-256", "--memory-mode", "Dedicated_Sram"], "memory mode 'Dedicated_Sram'"),
     (["--encoder", "zip"], "--encoder must be one of legacy, regor, tight, got 'zip'"),
+    (["--weights", "4"], "--weights must be one of bits, clusters, entropy, nonzeros, got '4'"),
+    (["--weights", "bits=x"], "--weights must be NAME=NUMBER, got 'bits=x'"),
+    (["--weights", "bits=4,bits=5"], "--weights must give each number once, got 'bits=4,bits=5'"),
+    (["--weights", "bits=9"], "bits of a weight must be in 2..8, got 9"),
+    (["--weights", "bits=3.5"], "bits of a weight must be an integer, got 3.5"),
+    (["--weights", "bits=4", "--encoder", "regor"], "--encoder must not go with --weights"),
+    (["--weights", "bits=4", "--decoder", "stream"], "decoder 'stream' must have weights that"),
     (["--decoder", "fast"], "invalid value for '--decoder'"),
     (["--optimise", "both"], "invalid value for '--optimise'"),
     (["--arena-limit", "few"], "--arena-limit must be bytes, such as 65536 or 64KiB, got 'few'"),
