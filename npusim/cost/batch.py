@@ -62,7 +62,7 @@ class Batch:
     """Programs as arrays, one behind the other.
 
     Attributes:
-        ops: what operations are, int64 [n_ops, batch_kernels.OP_COLUMNS].
+        ops: what operations are, int64 [n_ops, entries_kernels.OP_COLUMNS].
         links: how they depend on others of their program, int64 [n_ops, LINK_COLUMNS].
         table: their maps, and where each program begins.
         formats: of every map, int8 [n_maps].
@@ -232,7 +232,7 @@ class _Index:
     """Operations that differ, each once."""
 
     def __init__(self) -> None:
-        from npusim.cost.batch_kernels import OP_COLUMNS
+        from npusim.cost.entries_kernels import OP_COLUMNS
 
         self.ops = np.empty((_ENTRIES_MIN, OP_COLUMNS), np.int64)
         self.n = 0
@@ -240,7 +240,7 @@ class _Index:
 
     def find(self, ops: Int64Array) -> Int64Array:
         """Line of each operation; new ones are added."""
-        from npusim.cost.batch_kernels import find_entries
+        from npusim.cost.entries_kernels import find_entries
 
         found = np.empty(len(ops), np.int64)
         for first in range(0, len(ops), _ENTRIES_MIN):
@@ -253,12 +253,12 @@ class _Index:
     @property
     def statistics(self) -> Float64Array:
         """Entropies and parts of zeros, float64 [n, 2]."""
-        from npusim.cost.batch_kernels import STATISTICS
+        from npusim.cost.entries_kernels import STATISTICS
 
         return np.ascontiguousarray(self.ops[: self.n, STATISTICS:]).view(np.float64)
 
     def _make_room(self, n: int) -> None:
-        from npusim.cost.batch_kernels import index_entries
+        from npusim.cost.entries_kernels import index_entries
 
         if n <= len(self.ops):
             return
@@ -273,7 +273,7 @@ class _MachineTable:
     """What one machine makes of operations, and how they follow each other."""
 
     def __init__(self, target: Machine):
-        from npusim.cost.batch_kernels import ENTRY_COLUMNS
+        from npusim.cost.entries_kernels import ENTRY_COLUMNS
 
         roles = MemoryRoles.of(target)
         npu = target.npu
@@ -289,8 +289,8 @@ class _MachineTable:
 
     def extend(self, index: _Index, alike: _MachineTable) -> None:
         """Entries for the operations that are new; `alike` has the same NPU and may have them."""
-        from npusim.cost.batch_kernels import FITS, fill_blocks, fill_entries
         from npusim.cost.blocks_kernels import SEARCH_COLUMNS
+        from npusim.cost.entries_kernels import FITS, fill_blocks, fill_entries
 
         if index.n == self.n:
             return
@@ -341,7 +341,8 @@ class _MachineTable:
 
 def _memo(n_plans: int) -> tuple[Int64Array, ...]:
     """Room for plans, in which is but that of operations of the CPU."""
-    from npusim.cost.batch_kernels import KEY_COLUMNS, N_SLICES, PLAN_COLUMNS
+    from npusim.cost.batch_kernels import KEY_COLUMNS
+    from npusim.cost.plans_kernels import N_SLICES, PLAN_COLUMNS
 
     n_slots = 2 << n_plans.bit_length()
     plans = np.zeros((n_plans, PLAN_COLUMNS), np.int64)
@@ -359,7 +360,7 @@ class _Room:
     """Arrays that the kernels work in, for the largest program of a batch."""
 
     def __init__(self, batch: Batch):
-        from npusim.cost.batch_kernels import MAX_SLICES
+        from npusim.cost.plans_kernels import MAX_SLICES
 
         most = np.diff(batch.table.starts, axis=0).max(axis=0)
         n_maps, self.n_ops_max = int(most[1]), int(most[2])
@@ -382,7 +383,7 @@ def op_columns(
     program: Program, formats: Iterable[int], statistics: Sequence[tuple[float, float]]
 ) -> Int64Array:
     """Operations of one program as the kernels take them, int64 [n_ops, OP_COLUMNS]."""
-    from npusim.cost import batch_kernels as kernels
+    from npusim.cost import entries_kernels as kernels
 
     chosen = [int(value) for value in formats]
     ops = np.zeros((len(program.ops), kernels.OP_COLUMNS), np.int64)

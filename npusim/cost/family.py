@@ -232,7 +232,7 @@ class Family:
         self, ops: Int64Array, statistics: Sequence[WeightStatistics], choices: Int64Array
     ) -> None:
         """Write entropies and parts of zeros to the last columns."""
-        from npusim.cost.batch_kernels import STATISTICS
+        from npusim.cost.entries_kernels import STATISTICS
 
         for column, index in enumerate(self._weighted):
             source = self.program.ops[index].weights

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of `npusim.cost.batch`: what a machine makes of operations on their own.
+
+ops i64 [n_ops, OP_COLUMNS] is a row of `npusim.cost.columns`, then the flags named below, then
+entropy and part of zeros of the weights, whose 64 bits are those of a f64. entries i64 [n_entries,
+ENTRY_COLUMNS] is what one machine makes of each; machine (npu, rates, memories, roles), roles i64
+[4]: lines of memories for maps, constants and buffers, and the bytes that the NPU's own port moves
+in a cycle. The twin is `npusim.cost.schedule.Scheduler.form`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from npusim._jit import kernel
+from npusim.cost import buffering_kernels as buf
+from npusim.cost import columns as col
+from npusim.cost.blocks_kernels import find_block
+from npusim.cost.cycles_kernels import byte_access, element_access, op_cycles
+from npusim.cost.weight_sizes_kernels import slice_bytes
+
+HAS_WEIGHTS, CAN_SLICE, CAN_STAGE_IFM = range(col.ROW_COLUMNS, col.ROW_COLUMNS + 3)
+"""Whether it has weights; whether they may be cut; whether the NPU computes the ifm."""
+IFM_IS_CONSTANT, IFM2_IS_CONSTANT, TABLE_BYTES = range(col.ROW_COLUMNS + 3, col.ROW_COLUMNS + 6)
+"""Bytes of a table that the operation waits for."""
+STATISTICS = col.ROW_COLUMNS + 6
+OP_COLUMNS = STATISTICS + 2
+
+ENTRY_BLOCK = 0
+ENTRY_PERF = ENTRY_BLOCK + col.BLOCKS_COLUMNS
+ENTRY_RUN = ENTRY_PERF + buf.N_PERF
+ENTRY_WEIGHTS, ENTRY_SCALES, FITS = range(ENTRY_RUN + 1, ENTRY_RUN + 4)
+ENTRY_MOVED = FITS + 1
+ENTRY_FETCHES = ENTRY_MOVED + col.WEIGHT_FETCHES
+ENTRY_COLUMNS = ENTRY_MOVED + col.ACCESS_COLUMNS
+"""The block; how the operation runs with all weights in one piece where they are stored; its cycles
+then; bytes of the streams, and of biases and scales; whether a block fits; what is moved."""
+
+FREE = -1
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(29)
+
+
+@kernel
+def mixed(key: Any, n_columns: Any) -> Any:
+    """A hash of the first n_columns of key i64, u64."""
+    found = np.uint64(n_columns)
+    for i in range(n_columns):
+        found = (found ^ np.uint64(key[i])) * _MIX
+        found ^= found >> _SHIFT
+    return found
+
+
+@kernel
+def same(first: Any, second: Any, n_columns: Any) -> Any:
+    """Whether the first n_columns of two lines are equal."""
+    n = 0
+    while n < n_columns and first[n] == second[n]:
+        n += 1
+    return n == n_columns
+
+
+@kernel
+def find_entries(ops: Any, known: Any, n: Any, slots: Any, found: Any) -> Any:
+    """Fill found i64 [n_ops] with each operation's line in known; return how many that has.
+
+    known i64 [n_max, OP_COLUMNS] gets what is new behind its first n lines; slots i64, of a power
+    of two larger than n_max, is its index: -1 where nothing is.
+    """
+    mask = np.uint64(slots.size - 1)
+    for i in range(ops.shape[0]):
+        at = mixed(ops[i], OP_COLUMNS) & mask
+        while slots[at] != FREE and not same(known[slots[at]], ops[i], OP_COLUMNS):
+            at = (at + np.uint64(1)) & mask
+        if slots[at] == FREE:
+            known[n] = ops[i]
+            slots[at] = n
+            n += 1
+        found[i] = slots[at]
+    return n
+
+
+@kernel
+def index_entries(known: Any, first: Any, n: Any, slots: Any) -> None:
+    """Put lines first..n-1 of known, none of which are equal, into slots."""
+    mask = np.uint64(slots.size - 1)
+    for i in range(first, n):
+        at = mixed(known[i], OP_COLUMNS) & mask
+        while slots[at] != FREE:
+            at = (at + np.uint64(1)) & mask
+        slots[at] = i
+
+
+@kernel
+def set_places(op: Any, roles: Any, places: Any) -> None:
+    """Write where an operation's data is, i64 [6], with the place of a buffer."""
+    maps, stored, staging = roles[0], roles[1], roles[2]
+    places[col.IFM_PLACE] = stored if op[IFM_IS_CONSTANT] else maps
+    places[col.IFM2_PLACE] = stored if op[IFM2_IS_CONSTANT] else maps
+    places[col.OFM_PLACE] = places[col.SCRATCH_PLACE] = maps
+    places[col.CONSTANT_PLACE], places[col.BUFFER_PLACE] = stored, staging
+
+
+@kernel
+def fill_blocks(ops: Any, npu: Any, room: Any, entries: Any) -> None:
+    """Write blocks to entries, and whether there are any; room (search, extents) as of
+    `blocks_kernels.find_block`."""
+    search, extents = room
+    best, trial = np.empty(2, np.float32), np.empty(col.BLOCK_COLUMNS, np.int64)
+    for i in range(ops.shape[0]):
+        entry = entries[i]
+        row, block = ops[i, : col.ROW_COLUMNS], entry[ENTRY_BLOCK:ENTRY_PERF]
+        entry[FITS] = find_block(row, npu, search, extents, best, trial, block)
+
+
+@kernel
+def fill_entries(ops: Any, statistics: Any, law: Any, machine: Any, entries: Any) -> None:
+    """Write the rest of entries that have blocks; statistics f64 [n_ops, 2] as the last columns of
+    ops."""
+    npu, rates, memories, roles = machine
+    places, at = np.empty(col.PLACE_COLUMNS, np.int64), np.empty(col.PLACE_COLUMNS, np.int64)
+    elements = np.empty(col.ACCESS_COLUMNS, np.int64)
+    cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
+    depths, n_bytes = np.zeros(2, np.int64), np.empty(1, np.int64)
+    how = np.zeros(4, np.int64)
+    for i in range(ops.shape[0]):
+        op, entry = ops[i], entries[i]
+        row, block = op[: col.ROW_COLUMNS], entry[ENTRY_BLOCK:ENTRY_PERF]
+        entry[ENTRY_PERF:FITS] = 0
+        entry[ENTRY_MOVED:] = 0
+        if row[col.UNIT] == col.CPU or not entry[FITS]:
+            continue
+        set_places(op, roles, places)
+        at[:] = places
+        at[col.BUFFER_PLACE] = -1
+        op_cycles(row, block, npu, rates, memories, at, cycles)
+        element_access(row, block, npu, elements)
+        byte_access(row, block, npu, memories, at, elements, entry[ENTRY_MOVED:])
+        entry[ENTRY_RUN] = cycles[col.OP_CYCLES]
+        if op[HAS_WEIGHTS]:
+            streams, scales = slice_bytes(row, npu, row[col.OFM_DEPTH], statistics[i], law)
+            entry[ENTRY_WEIGHTS], entry[ENTRY_SCALES] = streams, scales
+            depths[1], n_bytes[0], how[0] = (
+                row[col.OFM_DEPTH],
+                streams + scales,
+                row[col.OFM_HEIGHT],
+            )
+            buf.performance(
+                *(row, block, (npu, rates, memories, places), depths, n_bytes, how),
+                entry[ENTRY_PERF:ENTRY_RUN],
+            )
