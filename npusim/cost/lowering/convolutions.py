@@ -57,7 +57,7 @@ def lower_convolution(graph: Graph, step: Step) -> None:
     step.has_scales = True
     step.weights = step.weights or weights.convolution(op, step.ifm_bits)
     step.window = _window(op, *weights.spread_kernel(op))
-    _join_pad(step, op)
+    join_pad(step)
     batch = step.ifm.taken[0]
     if batch > 1 and step.window == Window():
         step.read_instead(0, _squared(step.ifm, step.weights.shape[3]))
@@ -71,7 +71,7 @@ def lower_depthwise(graph: Graph, step: Step) -> None:
     assert op is not None
     step.has_scales = True
     step.window = _window(op, *weights.spread_kernel(op))
-    _join_pad(step, op)
+    join_pad(step)
     multiplier = step.ofm.shape[3] // step.ifm.shape[3]
     if multiplier == 1 or step.ifm.shape[3] == 1:
         step.kind = "conv" if multiplier > 1 else "depthwise"
@@ -175,7 +175,7 @@ def _window(op: Op, kernel: Pair, dilation: Pair) -> Window:
     return replace(window, padding=(top, left, bottom, right))
 
 
-def _join_pad(step: Step, op: Op) -> None:
+def join_pad(step: Step) -> None:
     """Do the padding of a PAD before a convolution in the convolution itself."""
     writers = step.ifm.value.writers
     if step.window.padding != UNPADDED or len(writers) != 1 or writers[0].kind != "PAD":

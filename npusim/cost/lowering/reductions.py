@@ -16,6 +16,7 @@ import math
 from typing import Final
 
 from npusim.cost.lowering import weights
+from npusim.cost.lowering.convolutions import join_pad
 from npusim.cost.lowering.copies import around, constant_input
 from npusim.cost.lowering.elementwise import WORD_TABLE, codes, scalar
 from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, Window, whole
@@ -61,6 +62,8 @@ def lower_mean(graph: Graph, step: Step) -> None:
         part.window = Window((n_rows, kernel_width))
         part.weights = weights.ones(op, f"{n_rows}", part.window.kernel, depth)
         part.has_scales = True
+        if source.taken == step.ifm.shape:
+            join_pad(part)
         if total is not None:
             added = Link(ofm.value.like("_sum"), ofm_shape)
             graph.add("add", [total, ofm], added, step)
