@@ -309,7 +309,8 @@ def make_plan(
         stored, staging = roles[1], roles[2]
         whole = copy_cycles(entry[ENTRY_WEIGHTS] + entry[ENTRY_SCALES], stored, staging, memories)
         waiting = run + max(copy_cycles(first, stored, staging, memories) - slack, 0)
-        plan[NPU_CYCLES] = max(whole - slack + plan[SLACK_CYCLES], waiting) + table
+        last = plan[SLACK_CYCLES] if plan[N_SLICES] > 1 else run
+        plan[NPU_CYCLES] = max(whole - slack + last, waiting) + table
     else:
         plan[NPU_CYCLES] = run + max(table - slack, 0)
     slowest = 0

@@ -277,7 +277,8 @@ class Scheduler:
         first = copy_cycles(
             int(plan.slice_bytes[0]), self.roles.constants, self.roles.staging, self.arrays[2]
         )
-        all_copied = plan.transfer_cycles - slack + plan.slack_cycles
+        last = plan.slack_cycles if len(plan.depths) > 2 else run_cycles
+        all_copied = plan.transfer_cycles - slack + last
         waiting = run_cycles + max(int(first) - slack, 0)
         return max(all_copied, waiting) + table
 

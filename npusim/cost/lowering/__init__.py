@@ -86,8 +86,8 @@ def program(network: Network) -> Program:
     >>> from npusim.network_builder import NetworkBuilder
     >>> net = NetworkBuilder("tiny")
     >>> image = net.input((1, 8, 8, 3), scale=0.02)
-    >>> weights = net.constant(np.ones((4, 3, 3, 3), np.int8), scales=0.01)
-    >>> bias = net.bias([0] * 4, image, weights)
+    >>> weights = net.constant(np.ones((8, 3, 3, 3), np.int8), scales=0.01)
+    >>> bias = net.bias([0] * 8, image, weights)
     >>> features = net.op("CONV_2D", image, weights, bias, scale=0.1, fused_activation="RELU")
     >>> classes = net.op("MEAN", features, np.array([1, 2], np.int32), keep_dims=True)
     >>> [(op.name, op.kind, op.activation) for op in program(net.build(classes)).ops]
