@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from npusim.cost.weight_sizes_kernels import coded_entropy
 from npusim.weights import encoded_size, reorder
-from npusim.weights.expected import ENTROPY_KNOTS, PADDING_KNOTS
+from npusim.weights.expected import ENTROPY_KNOTS, PADDING_KNOTS, VALUE_BITS
 from npusim.weights.traversal import choose_traversal
 
 Array = npt.NDArray[np.float64]
@@ -40,7 +40,7 @@ def log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
 def draw_shape(rng: np.random.Generator) -> tuple[str, tuple[int, int, int, int]]:
     """Kind and (O, H, W, I) of a layer."""
     kernel = int(rng.choice([3, 3, 3, 5]))
-    wide, deep = log_uniform(rng, 8, 256), log_uniform(rng, 8, 256)
+    wide, deep = log_uniform(rng, 4, 256), log_uniform(rng, 4, 256)
     shapes = (
         (wide, 1, 1, deep),
         (max(wide // 2, 4), kernel, kernel, max(deep // 4, 1)),
@@ -104,8 +104,10 @@ def fit(rows: Array) -> tuple[Array, float, Array]:
     padding = 1 - n / n_coded
     coded = np.array([coded_entropy(*of) for of in zip(entropy, 1 - nonzero, padding, strict=True)])
     products = hats(padding, PADDING_KNOTS)[:, :, None] * hats(coded, ENTROPY_KNOTS)[:, None]
-    basis = np.c_[products.reshape(len(rows), -1) * n_coded[:, None], np.ones(len(rows))]
-    target, weight = bits - ROUNDING_BITS - n_coded * coded, 1 / bits
+    different = np.minimum(np.exp2(coded), n)
+    basis = products.reshape(len(rows), -1) * n_coded[:, None]
+    basis = np.c_[basis, np.ones(len(rows))]
+    target, weight = bits - ROUNDING_BITS - n_coded * coded - VALUE_BITS * different, 1 / bits
     smooth = SMOOTHNESS * np.sqrt(len(rows)) * bends(len(PADDING_KNOTS), len(ENTROPY_KNOTS))
     smooth = np.c_[smooth, np.zeros(len(smooth))]
     error = np.zeros(len(rows))

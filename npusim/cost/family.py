@@ -33,6 +33,7 @@ from npusim.cost.memory_table import (
 )
 from npusim.cost.program import NpuOp, Program, View
 from npusim.cost.rows import best_traversals
+from npusim.cost.weight_sizes import MADE
 from npusim.errors import ConfigError
 from npusim.weights.expected import TRAINED, WeightStatistics
 
@@ -111,8 +112,8 @@ class Family:
         self._weighted = [i for i, op in enumerate(program.ops) if _has_own_weights(op)]
         self.weighted = [program.ops[i].name for i in self._weighted]
         self._table = memory_table(program)
-        formats, nothing = map_formats(self._table), [(0.0, 0.0)] * len(program.ops)
-        self._ops = op_columns(program, [int(value) for value in formats], nothing)
+        made = [MADE if op.weights and op.weights.is_made else (0.0, 0.0) for op in program.ops]
+        self._ops = op_columns(program, map_formats(self._table), made)
         self._links, self._other_bytes = op_links(program), other_bytes(program)
         self._maps = [depths.of_map(i) for i in range(len(program.maps))]
         self._operands = [_operands(op, depths) for op in program.ops]

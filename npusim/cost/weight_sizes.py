@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +121,10 @@ def weight_streams(
     )
 
 
+MADE: Final = (-1.0, 0.0)
+"""In the place of entropy and zeros of weights that the compiler makes."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExpectedSizes:
     """The bytes that the streams of weights that are not there yet are expected to take.
@@ -140,7 +144,7 @@ class ExpectedSizes:
     >>> for bits in (8, 4, 2):
     ...     sizes = ExpectedSizes(get("ethos-u55-128"), WeightStatistics(bits))
     ...     print(sizes.slices(op, 8, 16, (0, 16)).tolist())
-    [[2592, 160]]
+    [[2576, 160]]
     [[1136, 160]]
     [[224, 160]]
     """
@@ -170,7 +174,7 @@ class ExpectedSizes:
 def op_statistics(op: NpuOp, statistics: Statistics) -> tuple[float, float]:
     """Entropy in bits, and part of zeros, of the weights of an operation.
 
-    Weights that the compiler makes itself, such as those of a mean, are few different values.
+    Those that the compiler makes itself, such as a mean's, are known for what they are: `MADE`.
 
     Raises:
         UnknownNameError: the statistics are those of other operations.
@@ -178,7 +182,7 @@ def op_statistics(op: NpuOp, statistics: Statistics) -> tuple[float, float]:
     source = op.weights
     assert source is not None
     if source.is_made:
-        return 0.0, 0.0
+        return MADE
     known = statistics
     if not isinstance(known, WeightStatistics):
         name = op.name if op.source is None else op.source.name

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of `npusim.cost.weight_sizes`: bytes of weights that are not known; twin: its test's.
+"""Kernels of `npusim.cost.weight_sizes`: bytes of weights that are not known; twin: real streams.
 
 row i64 [35] and npu i64 [24] as `npusim.cost.columns` lays them out; statistics f64 [2]: entropy of
-a weight in bits, part of the weights that are zero; law f64 [1 + n, 1 + m], the constants of
-`npusim.weights.expected`: knots of padding in the first column, of entropy in the first row, bits
-beside the entropy in between, and bits of every stream in the corner.
+a weight in bits, negative for weights that the compiler makes, and part of the weights that are
+zero. law has the constants of `npusim.weights.expected`: f64 [1 + n, 1 + m] with knots of padding
+in the first column, of entropy in the first row, and bits beside the entropy in between; f64 [3]:
+bits of every stream, for every different value in it, and of a coded value that the compiler makes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _SUB_KERNEL_MAX = 8
 _CHANNEL_BYTES = 10
 _ALIGN_BYTES = 16
 _ENTROPY, _ZEROS = 0, 1
+_STREAM_BITS, _VALUE_BITS, _MADE_BITS = 0, 1, 2
 
 
 @kernel
@@ -91,13 +93,17 @@ def between(x: Any, knots: Any) -> Any:
 @kernel
 def stream_bytes(n: Any, n_coded: Any, statistics: Any, law: Any) -> Any:
     """Bytes of the stream of n weights and the padding that makes them n_coded; all i64."""
+    table, fixed = law
     padding = 1.0 - n / n_coded
     bits = coded_entropy(statistics[_ENTROPY], statistics[_ZEROS], padding)
-    i, up = between(padding, law[1:, 0])
-    j, right = between(bits, law[0, 1:])
-    low = law[i + 1, j + 1] * (1.0 - right) + law[i + 1, j + 2] * right
-    high = law[i + 2, j + 1] * (1.0 - right) + law[i + 2, j + 2] * right
-    total = n_coded * max(bits + low * (1.0 - up) + high * up, 0.0) + law[0, 0]
+    i, up = between(padding, table[1:, 0])
+    j, right = between(bits, table[0, 1:])
+    low = table[i + 1, j + 1] * (1.0 - right) + table[i + 1, j + 2] * right
+    high = table[i + 2, j + 1] * (1.0 - right) + table[i + 2, j + 2] * right
+    total = n_coded * max(bits + low * (1.0 - up) + high * up, 0.0)
+    total += fixed[_STREAM_BITS] + fixed[_VALUE_BITS] * min(2.0**bits, float(n))
+    if statistics[_ENTROPY] < 0.0:
+        total = n_coded * fixed[_MADE_BITS] + fixed[_STREAM_BITS]
     return padded(int(np.ceil(total / 8.0)), _ALIGN_BYTES)
 
 
