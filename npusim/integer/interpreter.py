@@ -24,7 +24,7 @@ from npusim.integer.requantize import (
     scaled,
 )
 from npusim.network import Network, Op
-from npusim.tensor import Tensor
+from npusim.tensor import Quantization, Tensor
 
 Codes = npt.NDArray[Any]
 
@@ -69,14 +69,24 @@ def run(network: Network, inputs: Sequence[Codes], profile: str = "litert_ref") 
     return values
 
 
+def _quantization(tensor: Tensor | None) -> Quantization:
+    if tensor is None or tensor.dtype != "int8" or tensor.quantization is None:
+        raise ConfigError(f"feature maps must be quantized int8, got {tensor!s}")
+    return tensor.quantization
+
+
 def _scale(tensor: Tensor | None) -> float:
-    assert tensor is not None and tensor.quantization is not None
-    return float(tensor.quantization.scales[0])
+    return float(_quantization(tensor).scales[0])
 
 
 def _zero(tensor: Tensor | None) -> int:
-    assert tensor is not None and tensor.quantization is not None
-    return int(tensor.quantization.zero_points[0])
+    return int(_quantization(tensor).zero_points[0])
+
+
+def _attribute(op: Op, name: str) -> int:
+    value = op.attributes.get(name, 1)
+    assert isinstance(value, int)
+    return value
 
 
 def _activated(op: Op, codes: Int64) -> Int64:
@@ -87,7 +97,7 @@ def _activated(op: Op, codes: Int64) -> Int64:
         raise ConfigError(f"activation of {op.name!r} must be a clamp, got {activation}")
     scale, zero = np.float32(_scale(op.ofm)), _zero(op.ofm)
     low, high = (
-        None if end is None else zero + int(rounded_away(np.float32(end) / scale))
+        None if end is None else zero + int(rounded_away(np.asarray(np.float32(end) / scale)))
         for end in ranges[str(activation)]
     )
     return np.clip(
@@ -95,14 +105,13 @@ def _activated(op: Op, codes: Int64) -> Int64:
     )
 
 
-def _requantized(op: Op, acc: Int64, profile: str) -> Int64:
+def _requantized(op: Op, acc: Int64, bias: Codes | None, profile: str) -> Int64:
     """Of a convolution or fully connected layer, channels last; with bias, zero point and clamp."""
     weights = op.weights
     if weights is None or weights.quantization is None or weights.quantization.zero_points.any():
         raise ConfigError(f"weights of {op.name!r} must be symmetric, got {weights!s}")
-    if op.bias is not None:
-        assert op.bias.data is not None
-        acc = acc + op.bias.data.astype(np.int64)
+    if bias is not None:
+        acc = acc + bias.astype(np.int64)
     real = _scale(op.ifm) * weights.quantization.scales.astype(np.float64) / _scale(op.ofm)
     dense = op.kind == "FULLY_CONNECTED"
     if dense and profile == "litert_ref":
@@ -125,7 +134,7 @@ def _windows(op: Op, x: Codes, kernel: tuple[int, int], fill: int = 0) -> Codes:
     assert op.ofm is not None
     pads, sizes, steps, gaps = [], [], [], []
     for axis, letter in enumerate("hw"):
-        stride, gap = (int(op.attributes.get(f"{a}_{letter}", 1)) for a in ("stride", "dilation"))  # type: ignore[call-overload]
+        stride, gap = (_attribute(op, f"{what}_{letter}") for what in ("stride", "dilation"))
         size = (kernel[axis] - 1) * gap + 1
         pads.append(_padding(op, x.shape[1 + axis], op.ofm.shape[1 + axis], size, stride))
         sizes.append(size)
@@ -136,30 +145,52 @@ def _windows(op: Op, x: Codes, kernel: tuple[int, int], fill: int = 0) -> Codes:
     return views[:, :: steps[0], :: steps[1], :, :: gaps[0], :: gaps[1]]
 
 
+def _bias(arrays: list[Any], position: int) -> Codes | None:
+    return arrays[position] if position < len(arrays) else None
+
+
 def _conv(op: Op, arrays: list[Any], profile: str) -> Int64:
     x, w = arrays[0].astype(np.float64) - _zero(op.ifm), arrays[1].astype(np.float64)
     if x.shape[3] != w.shape[3]:
         raise ConfigError(f"groups of {op.name!r} must be 1, got {x.shape[3] // w.shape[3]}")
     windows = _windows(op, x, w.shape[1:3])
     acc = np.tensordot(windows, w.transpose(0, 3, 1, 2), axes=((3, 4, 5), (1, 2, 3)))
-    return _requantized(op, acc.astype(np.int64), profile)
+    return _requantized(op, acc.astype(np.int64), _bias(arrays, 2), profile)
 
 
 def _depthwise(op: Op, arrays: list[Any], profile: str) -> Int64:
     x, w = arrays[0].astype(np.float64) - _zero(op.ifm), arrays[1].astype(np.float64)[0]
     x = np.repeat(x, w.shape[2] // x.shape[3], axis=3)
     acc = np.einsum("nhwcij,ijc->nhwc", _windows(op, x, w.shape[:2]), w)
-    return _requantized(op, acc.astype(np.int64), profile)
+    return _requantized(op, acc.astype(np.int64), _bias(arrays, 2), profile)
+
+
+def _transposed(op: Op, arrays: list[Any], profile: str) -> Int64:
+    """Each input pixel adds its own window of the output; inputs: shape, weights, ifm, bias."""
+    assert op.ofm is not None
+    x, w = arrays[2].astype(np.float64) - _zero(op.ifm), arrays[1].astype(np.float64)
+    stride = _attribute(op, "stride_h"), _attribute(op, "stride_w")
+    (n, *size, _), kernel = x.shape, w.shape[1:3]
+    full = [(size[i] - 1) * stride[i] + kernel[i] for i in (0, 1)]
+    begin = [_padding(op, op.ofm.shape[1 + i], size[i], kernel[i], stride[i])[0] for i in (0, 1)]
+    extent = [max(full[i], begin[i] + op.ofm.shape[1 + i]) for i in (0, 1)]
+    acc = np.zeros((n, *extent, w.shape[0]))
+    for i, j in np.ndindex(*kernel):
+        rows = slice(i, i + (size[0] - 1) * stride[0] + 1, stride[0])
+        columns = slice(j, j + (size[1] - 1) * stride[1] + 1, stride[1])
+        acc[:, rows, columns] += x @ w[:, i, j].T
+    acc = acc[:, begin[0] :, begin[1] :][:, : op.ofm.shape[1], : op.ofm.shape[2]]
+    return _requantized(op, acc.astype(np.int64), _bias(arrays, 3), profile)
 
 
 def _dense(op: Op, arrays: list[Any], profile: str) -> Int64:
     w = arrays[1].astype(np.float64)
     x = arrays[0].astype(np.float64).reshape(-1, w.shape[1]) - _zero(op.ifm)
-    return _requantized(op, (x @ w.T).astype(np.int64), profile)
+    return _requantized(op, (x @ w.T).astype(np.int64), _bias(arrays, 2), profile)
 
 
 def _average(op: Op, arrays: list[Any], profile: str) -> Int64:
-    kernel = int(op.attributes["filter_h"]), int(op.attributes["filter_w"])  # type: ignore[call-overload]
+    kernel = _attribute(op, "filter_h"), _attribute(op, "filter_w")
     x = arrays[0].astype(np.int64)
     total = _windows(op, x, kernel).sum(axis=(4, 5))
     count = _windows(op, np.ones_like(x), kernel).sum(axis=(4, 5))
@@ -167,17 +198,17 @@ def _average(op: Op, arrays: list[Any], profile: str) -> Int64:
 
 
 def _maximum(op: Op, arrays: list[Any], profile: str) -> Int64:
-    kernel = int(op.attributes["filter_h"]), int(op.attributes["filter_w"])  # type: ignore[call-overload]
+    kernel = _attribute(op, "filter_h"), _attribute(op, "filter_w")
     return _activated(op, _windows(op, arrays[0].astype(np.int64), kernel, -128).max(axis=(4, 5)))
 
 
 def _add(op: Op, arrays: list[Any], profile: str) -> Int64:
     top = 2 * max(_scale(tensor) for tensor in op.inputs)
-    acc = np.int64(0)
+    acc: Int64 = np.zeros((), np.int64)
     for tensor, codes in zip(op.inputs, arrays, strict=True):
         shifted = (codes.astype(np.int64) - _zero(tensor)) << 20
         acc = acc + scaled(shifted, *multiplier(_scale(tensor) / top))
-    codes = scaled(np.asarray(acc), *multiplier(top / ((1 << 20) * _scale(op.ofm))))
+    codes = scaled(acc, *multiplier(top / ((1 << 20) * _scale(op.ofm))))
     return _activated(op, codes + _zero(op.ofm))
 
 
@@ -199,6 +230,13 @@ def _pad(op: Op, arrays: list[Any], profile: str) -> Codes:
     return np.pad(arrays[0], arrays[1], constant_values=_zero(op.ofm))
 
 
+def _concatenation(op: Op, arrays: list[Any], profile: str) -> Codes:
+    for tensor in op.inputs:
+        if (_scale(tensor), _zero(tensor)) != (_scale(op.ofm), _zero(op.ofm)):
+            raise ConfigError(f"inputs of {op.name!r} must be quantized as its ofm, got {tensor!s}")
+    return np.concatenate(arrays, axis=_attribute(op, "axis"))
+
+
 def _reshape(op: Op, arrays: list[Any], profile: str) -> Codes:
     return np.asarray(arrays[0])
 
@@ -206,6 +244,7 @@ def _reshape(op: Op, arrays: list[Any], profile: str) -> Codes:
 OPERATORS: Final[dict[str, Callable[[Op, list[Any], str], Codes]]] = {
     "ADD": _add,
     "AVERAGE_POOL_2D": _average,
+    "CONCATENATION": _concatenation,
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _depthwise,
     "FULLY_CONNECTED": _dense,
@@ -214,5 +253,6 @@ OPERATORS: Final[dict[str, Callable[[Op, list[Any], str], Codes]]] = {
     "MUL": _mul,
     "PAD": _pad,
     "RESHAPE": _reshape,
+    "TRANSPOSE_CONV": _transposed,
 }
 """What can run, by kind of operation."""

@@ -13,6 +13,7 @@ import npusim
 from npusim.errors import ConfigError, UnknownNameError
 from npusim.formats.tflite_write import to_bytes
 from npusim.integer import OPERATORS, run
+from npusim.integer.requantize import multiplier, scaled
 from npusim.network_builder import NetworkBuilder
 
 RESOLVERS = {"litert_ref": "BUILTIN_REF", "litert_opt": "BUILTIN_WITHOUT_DEFAULT_DELEGATES"}
@@ -39,7 +40,7 @@ def random_network(seed):
         )
 
     activation = str(rng.choice(["NONE", "RELU", "RELU6"]))
-    strides = dict(stride_h=int(rng.integers(1, 3)), stride_w=int(rng.integers(1, 3)))
+    strides = {"stride_h": int(rng.integers(1, 3)), "stride_w": int(rng.integers(1, 3))}
     x = layer("CONV_2D", x, (8, 3, 3, 5), 0, fused_activation=activation, **strides)
     y = layer("DEPTHWISE_CONV_2D", x, (1, 3, 3, 8), 3)
     x = net.op("ADD", x, y, scale=0.2, zero_point=3, fused_activation=activation)
@@ -103,3 +104,76 @@ def test_wrong_arguments_are_refused():
     assert "SOFTMAX" not in OPERATORS
     with pytest.raises(ConfigError, match=r"kind of 'softmax' must be .*, got SOFTMAX"):
         run(soft, [np.zeros((1, 4), np.int8)])
+
+
+def upscaler(kernel, padding, seed):
+    """A transposed convolution and its concatenation with itself."""
+    rng = np.random.default_rng(seed)
+    net = NetworkBuilder("upscaler")
+    x = net.input((1, 5, 6, 3), scale=0.05, zero_point=7)
+    codes = rng.integers(-127, 128, (4, kernel, kernel, 3)).astype(np.int8)
+    weights = net.constant(codes, scales=rng.uniform(0.001, 0.01, 4))
+    bias = net.bias(rng.integers(-500, 500, 4), x, weights)
+    extra = max(kernel - 2, 0) if padding == "VALID" else 0
+    shape = (1, 10 + extra, 12 + extra, 4)
+    sizes = np.array(shape, np.int32)
+    options = {"padding": padding, "stride_h": 2, "stride_w": 2, "shape": shape}
+    big = net.op("TRANSPOSE_CONV", sizes, weights, x, bias, scale=0.1, **options)
+    return net.build(net.op("CONCATENATION", big, big, axis=3))
+
+
+@pytest.mark.parametrize("profile", RESOLVERS)
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+def test_transposed_convolutions_equal_litert(kernel, padding, profile):
+    tflite_oracle.require()
+    assert compare(upscaler(kernel, padding, kernel), profile, kernel) == (1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("acc", "away", "upwards"), [(5, 3, 3), (-5, -3, -2), (3, 2, 2), (-3, -2, -1), (4, 2, 2)]
+)
+def test_profiles_differ_in_ties_of_negative_sums(acc, away, upwards):
+    half, shift = multiplier(0.25)
+    assert (int(half), int(shift)) == (1 << 30, -1)
+    doubled = np.array([2 * acc])
+    assert scaled(doubled, half, shift).tolist() == [away]
+    assert scaled(doubled, half, shift, ties_up=True).tolist() == [upwards]
+
+
+def convolution(scales=0.01, zero_points=0, depth=3, **options):
+    net = NetworkBuilder("one")
+    x = net.input((1, 4, 4, 6), scale=0.1)
+    ones = np.ones((4, 1, 1, depth), np.int8)
+    kernel = net.constant(ones, scales=scales, zero_points=zero_points)
+    return net.build(net.op("CONV_2D", x, kernel, scale=0.1, **options))
+
+
+def concatenation():
+    net = NetworkBuilder("two")
+    x, y = (net.input((1, 4), scale=scale) for scale in (0.1, 0.2))
+    return net.build(net.op("CONCATENATION", x, y, axis=1))
+
+
+def unquantized():
+    net = NetworkBuilder("float")
+    return net.build(net.op("RESHAPE", net.input((1, 4), "float32"), shape=(4,)))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (convolution(), r"groups of 'conv_2d' must be 1, got 2"),
+        (convolution(zero_points=1, depth=6), r"weights of 'conv_2d' must be symmetric, got int8"),
+        (
+            convolution(depth=6, fused_activation="TANH"),
+            r"activation of 'conv_2d' must be a clamp, got TANH",
+        ),
+        (concatenation(), r"inputs of 'concatenation' must be quantized as its ofm, got int8"),
+        (unquantized(), r"feature maps of 'reshape' must be quantized int8, got float32"),
+    ],
+)
+def test_networks_it_cannot_run_are_refused(network, message):
+    inputs = [np.zeros(t.shape, t.dtype) for t in network.inputs]
+    with pytest.raises(ConfigError, match=message):
+        run(network, inputs)
