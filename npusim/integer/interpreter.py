@@ -41,6 +41,14 @@ def run(network: Network, inputs: Sequence[Codes], profile: str = "litert_ref") 
         ConfigError: an operation is not among `OPERATORS`, a feature map is not int8, or inputs
             do not fit the network.
         UnknownNameError: no such profile.
+
+    >>> from npusim.network_builder import NetworkBuilder
+    >>> net = NetworkBuilder("sum")
+    >>> a, b = (net.input((1, 2), scale=0.5) for _ in range(2))
+    >>> total = net.op("ADD", a, b, scale=1.0)
+    >>> codes = [np.array([[1, 7]], np.int8), np.array([[3, -2]], np.int8)]
+    >>> run(net.build(total), codes)[total.index].tolist()
+    [[2, 3]]
     """
     choice("profile", profile, PROFILES)
     for op in network.ops:

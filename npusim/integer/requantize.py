@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 PROFILES: Final = ("litert_ref", "litert_opt", "tflm")
-"""Whose numerics: LiteRT's reference kernels, its optimised ones, TFLite Micro's."""
+"""Whose numerics: LiteRT's reference kernels, its optimised ones, TFLite Micro's.
+
+The first two are what LiteRT 2.3.0 computes, which the tests compare with (one real model differs
+from the second by one code); the last, which rounds twice everywhere, has not been compared."""
 
 Int64 = npt.NDArray[np.int64]
 
