@@ -125,7 +125,11 @@ def _requantized(op: Op, acc: Int64, bias: Codes | None, profile: str) -> Int64:
     if dense and profile == "litert_ref":
         codes = rounded_away(acc * real)
     else:
-        ties_up = profile == "litert_opt" and op.kind in ("CONV_2D", "FULLY_CONNECTED")
+        ties_up = profile == "litert_opt" and op.kind in (
+            "CONV_2D",
+            "DEPTHWISE_CONV_2D",
+            "FULLY_CONNECTED",
+        )
         codes = scaled(acc, *multiplier(real), ties_up=ties_up)
     return _activated(op, codes + _zero(op.ofm))
 
@@ -230,6 +234,12 @@ def _mean(op: Op, arrays: list[Any], profile: str) -> Int64:
     axes = tuple(int(axis) for axis in np.ravel(arrays[1]))
     count = int(np.prod([arrays[0].shape[axis] for axis in axes]))
     acc = (arrays[0].astype(np.int64) - _zero(op.ifm)).sum(axis=axes)
+    if profile == "litert_opt":  # of the codes as they are, the zero point apart
+        acc = arrays[0].astype(np.int64).sum(axis=axes)
+        ratio = np.float32(_scale(op.ifm)) / np.float32(_scale(op.ofm))
+        bias = _zero(op.ofm) - int(_zero(op.ifm) * ratio)
+        codes = scaled(acc, *multiplier(_scale(op.ifm) / (count * _scale(op.ofm))))
+        return np.clip(codes + bias, -128, 127)
     m, shift = mean_multiplier(_scale(op.ifm) / _scale(op.ofm), count)
     return np.clip(scaled(acc, m, shift) + _zero(op.ofm), -128, 127)
 
