@@ -12,8 +12,9 @@ import numpy.typing as npt
 PROFILES: Final = ("litert_ref", "litert_opt", "tflm")
 """Whose numerics: LiteRT's reference kernels, its optimised ones, TFLite Micro's.
 
-The first two are what LiteRT 2.3.0 computes, which the tests compare with (one real model differs
-from the second by one code); the last, which rounds twice everywhere, has not been compared."""
+The first two are what LiteRT 2.3.0 computes, which the tests compare with; the last, which rounds
+twice everywhere, has not been compared with its runtime.
+"""
 
 Int64 = npt.NDArray[np.int64]
 
