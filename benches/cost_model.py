@@ -38,7 +38,10 @@ from npusim.weights.expected import TRAINED, WeightStatistics
 from npusim.weights.measures import weights_entropy_bits
 
 NPU = "ethos-u55-128"
-MODELS = ("mlperf_resnet8_int8", "mlperf_kws_dscnn_int8", "openmv_face_landmarks192")
+MODELS = (
+    *("mlperf_ad_autoencoder_int8", "mlperf_resnet8_int8", "mlperf_kws_dscnn_int8"),
+    "openmv_face_landmarks192",
+)
 WIDTHS = np.arange(2, 11) / 8
 
 

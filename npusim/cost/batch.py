@@ -237,10 +237,12 @@ class _Index:
         self.ops = np.empty((_ENTRIES_MIN, OP_COLUMNS), np.int64)
         self.n = 0
         self.slots = np.full(4 * _ENTRIES_MIN, -1, np.int64)
+        self.statistics = np.empty((0, 2))
+        """Entropies and parts of zeros, float64 [n, 2]."""
 
     def find(self, ops: Int64Array) -> Int64Array:
         """Line of each operation; new ones are added."""
-        from npusim.cost.entries_kernels import find_entries
+        from npusim.cost.entries_kernels import STATISTICS, find_entries
 
         found = np.empty(len(ops), np.int64)
         for first in range(0, len(ops), _ENTRIES_MIN):
@@ -248,14 +250,10 @@ class _Index:
             self._make_room(self.n + len(part))
             here = found[first : first + len(part)]
             self.n = find_entries(part, self.ops, self.n, self.slots, here)
+        if len(self.statistics) < self.n:
+            known = np.ascontiguousarray(self.ops[: self.n, STATISTICS:])
+            self.statistics = known.view(np.float64)
         return found
-
-    @property
-    def statistics(self) -> Float64Array:
-        """Entropies and parts of zeros, float64 [n, 2]."""
-        from npusim.cost.entries_kernels import STATISTICS
-
-        return np.ascontiguousarray(self.ops[: self.n, STATISTICS:]).view(np.float64)
 
     def _make_room(self, n: int) -> None:
         from npusim.cost.entries_kernels import index_entries
@@ -295,7 +293,8 @@ class _MachineTable:
         if index.n == self.n:
             return
         if index.n > len(self.entries):
-            grown = np.empty((len(index.ops), self.entries.shape[1]), np.int64)
+            n_lines = len(index.ops) if self.n else index.n
+            grown = np.empty((n_lines, self.entries.shape[1]), np.int64)
             grown[: self.n] = self.entries[: self.n]
             self.entries = grown
         new = slice(self.n, index.n)
@@ -304,8 +303,7 @@ class _MachineTable:
             room = np.empty(SEARCH_COLUMNS, np.int64), np.empty((2, self.most_block, 3), np.int64)
             fill_blocks(ops, self.machine[0], room, entries)
         else:
-            columns = [*range(col.BLOCKS_COLUMNS), FITS]
-            entries[:, columns] = alike.entries[new][:, columns]
+            entries[:, : FITS + 1] = alike.entries[new, : FITS + 1]
         fill_entries(ops, index.statistics[new], stream_law(), self.machine, entries)
         self.n = index.n
 

@@ -58,6 +58,7 @@ _GUMBEL: Final = 0.5 * exp(-0.5772156649015329)
 """Tail of the normal distribution beyond the mean of the largest, in parts of one weight."""
 
 
+@cache
 def stream_law() -> tuple[Float64Array, Float64Array]:
     """As the kernels take it: [1 + n_padding_knots, 1 + n_entropy_knots] and [3]."""
     table = np.zeros((1 + len(PADDING_KNOTS), 1 + len(ENTROPY_KNOTS)))
