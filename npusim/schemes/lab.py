@@ -243,7 +243,8 @@ def compare(
 
     All schemes get the same weights in the same order, that in which the NPU reads them, padding
     zeros included, each layer by itself. Parameters that depend on a layer, such as the width of
-    its weights, are fitted to it; the others have their defaults.
+    its weights, are fitted to it; the others have their defaults. Weights of uint8 models have nine
+    bits once their zero point is subtracted.
 
     Args:
         network: as `npusim.load` reads it, not yet compiled.
