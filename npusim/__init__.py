@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from npusim import hardware as hardware
     from npusim import schemes as schemes
     from npusim import weights as weights
+    from npusim.cost.batch import Batch as Batch
+    from npusim.cost.batch import BatchEstimator as BatchEstimator
+    from npusim.cost.batch import estimate_batch as estimate_batch
     from npusim.cost.estimate import estimate as estimate
+    from npusim.cost.family import Family as Family
     from npusim.errors import NpusimError as NpusimError
     from npusim.formats import load as load
     from npusim.network import Network as Network
@@ -29,7 +33,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Batch": "npusim.cost.batch",
+    "BatchEstimator": "npusim.cost.batch",
+    "Family": "npusim.cost.family",
     "estimate": "npusim.cost.estimate",
+    "estimate_batch": "npusim.cost.batch",
     "load": "npusim.formats",
     "Network": "npusim.network",
     "NpusimError": "npusim.errors",
@@ -39,6 +47,9 @@ _LAZY = {
 _LAZY_MODULES = ("errors", "hardware", "schemes", "weights")
 
 __all__ = [
+    "Batch",
+    "BatchEstimator",
+    "Family",
     "Network",
     "NpusimError",
     "Op",
@@ -46,6 +57,7 @@ __all__ = [
     "__version__",
     "errors",
     "estimate",
+    "estimate_batch",
     "hardware",
     "load",
     "schemes",

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cost of many networks on many machines at once, their weights not needed.
 
-    family = Family(program(npusim.load("model.tflite")))       # networks like this one, with
-    widths = np.random.default_rng(0).integers(4, 65, (10_000, len(family.widths)))
-    costs = estimate_batch(family.batch(widths), ["ethos-u55-128", "ethos-u55-256"])
-    costs.total_cycles[i, j]                                     # network i on machine j
+    family = npusim.Family(npusim.load("model.tflite"))  # networks like this one, in any widths
+    widths = np.random.default_rng(0).integers(8, 65, (10_000, len(family.widths)))
+    costs = npusim.estimate_batch(family.batch(widths), ["ethos-u55-128", "ethos-u55-256"])
+    costs.total_cycles[i, j]                             # network i on machine j
 
 Blocks, weight buffers and live ranges are found as `npusim.estimate` finds them, by the same
 kernels, so that the figures are its own; only where the arena cannot be packed without gaps is
@@ -33,6 +33,7 @@ from npusim.cost.flash import (
     weight_values,
 )
 from npusim.cost.formats import map_formats
+from npusim.cost.lowering import program as lower
 from npusim.cost.memory_table import MemoryTable, memory_table
 from npusim.cost.program import NpuOp, Program
 from npusim.cost.rows import memory_array, npu_array, rate_array, row
@@ -40,6 +41,7 @@ from npusim.cost.schedule import MemoryRoles
 from npusim.cost.weight_sizes import Statistics, op_statistics
 from npusim.errors import ConfigError
 from npusim.hardware import Machine, machine
+from npusim.network import Network
 from npusim.weights.expected import TRAINED, stream_law
 
 Int64Array = npt.NDArray[np.int64]
@@ -76,19 +78,20 @@ class Batch:
     other_bytes: Int64Array
 
     @classmethod
-    def of(cls, programs: Sequence[Program], statistics: Statistics = TRAINED) -> Batch:
-        """Programs of any kinds side by side; some tenths of a millisecond per operation.
+    def of(cls, networks: Sequence[Network | Program], statistics: Statistics = TRAINED) -> Batch:
+        """Networks of any kinds side by side; some hundredths of a millisecond per operation.
 
         Args:
-            programs: one or more.
+            networks: one or more, as `npusim.load` reads them, or programs.
             statistics: what is known of their weights.
 
         Raises:
-            ConfigError: no programs, or weights of more than 65536 channels.
+            ConfigError: no networks, or weights of more than 65536 channels.
             UnknownNameError: the statistics are those of other operations.
         """
-        if not programs:
-            raise ConfigError("programs must be one or more, got none")
+        if not networks:
+            raise ConfigError("networks must be one or more, got none")
+        programs = [lower(one) if isinstance(one, Network) else one for one in networks]
         parts = [_of_program(one, statistics) for one in programs]
         ops, links, tables, formats, others = zip(*parts, strict=True)
         return cls(

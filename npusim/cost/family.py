@@ -23,6 +23,7 @@ from npusim._arguments import integer_array
 from npusim.cost import columns as col
 from npusim.cost.batch import Batch, op_columns, op_links, other_bytes
 from npusim.cost.formats import map_formats
+from npusim.cost.lowering import program as lower
 from npusim.cost.memory_table import (
     ACCESS_COLUMNS,
     MAP_COLUMNS,
@@ -35,6 +36,7 @@ from npusim.cost.program import NpuOp, Program, View
 from npusim.cost.rows import best_traversals
 from npusim.cost.weight_sizes import MADE
 from npusim.errors import ConfigError
+from npusim.network import Network
 from npusim.weights.expected import TRAINED, WeightStatistics
 
 Int64Array = npt.NDArray[np.int64]
@@ -81,10 +83,13 @@ class Form:
 
 
 class Family:
-    """All networks that have the operations of one program, in any widths.
+    """All networks that have the operations of one, in any widths.
+
+    Args:
+        network: as `npusim.load` reads it, or a program.
 
     Attributes:
-        program: the one.
+        program: its operations.
         widths: those that are free, by the name of the operation that first computes them, with
             the program's own values.
         weighted: names of the operations of the network that have weights.
@@ -104,7 +109,8 @@ class Family:
     [13312, 26624]
     """
 
-    def __init__(self, program: Program):
+    def __init__(self, network: Network | Program):
+        program = lower(network) if isinstance(network, Network) else network
         self.program = program
         depths = _Depths(program)
         self._free = depths.free()

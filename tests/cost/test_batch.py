@@ -122,7 +122,7 @@ def test_a_network_that_does_not_fit_is_marked() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ConfigError, match="programs must be one or more"):
+    with pytest.raises(ConfigError, match="networks must be one or more"):
         Batch.of([])
     with pytest.raises(ConfigError, match="machines must be one or more"):
         BatchEstimator([])
