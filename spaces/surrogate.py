@@ -78,7 +78,7 @@ class Surrogate(nn.Module):
                 smallest or largest option they are taken for that, with a gradient of 0.
 
         Returns:
-            float [n_networks], of the type of widths.
+            float [n_networks], of the type of widths: float64 to be exact above 16.7 million.
 
         Raises:
             ConfigError: widths have another shape or are not finite, or a network does not fit.
@@ -113,7 +113,7 @@ class Surrogate(nn.Module):
             return value
         nearest = self._costs(cells + (parts.detach().cpu().numpy() >= 0.5))
         exact = torch.as_tensor(nearest, dtype=parts.dtype, device=parts.device)
-        return value + (exact - value).detach()
+        return exact + (value - value.detach())
 
     def _costs(self, corners: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """The measure at points of the grid, given as indices of options [n, d]."""

@@ -13,6 +13,7 @@ from test_family import Net
 from npusim.cost.batch import estimate_batch
 from npusim.cost.family import Family
 from npusim.errors import ConfigError, UnknownNameError
+from npusim.hardware import machine
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'npusim[search]'")
 from spaces.surrogate import MEASURES, Surrogate  # noqa: E402
@@ -94,6 +95,11 @@ def test_errors(family: Family) -> None:
         Surrogate(family, options | {first: [16, 8]})
     with pytest.raises(ConfigError, match="must rise, one at least"):
         Surrogate(family, {first: [16]})
+    with pytest.raises(ConfigError, match="options of"):
+        Surrogate(family, options | {first: [0, 8]})
+    small = surrogate(family, npu=machine("ethos-u55-128", overrides={"shram_banks": 8}))
+    with pytest.raises(ConfigError, match="networks must fit the NPU's SHRAM"):
+        small(inside(1))
     model = surrogate(family)
     with pytest.raises(ConfigError, match="widths must be a float tensor"):
         model(torch.ones((1, 5), dtype=torch.int64))
