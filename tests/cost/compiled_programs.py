@@ -19,6 +19,7 @@ from npusim.cost.program import FeatureMap, NpuOp, Program, View
 from npusim.formats import load
 from npusim.network import Network
 
+TABLE_OPERATORS = ("LUT", "Sigmoid", "Tanh")
 KINDS = {
     **{"Conv2D": "conv", "DepthwiseConv2D": "depthwise", "FullyConnected": "fully_connected"},
     **{"TransposeConv2D": "transpose_conv", "MaxPool": "max_pool", "AvgPool": "average_pool"},
@@ -27,7 +28,8 @@ KINDS = {
     **{"Add": "add", "Sub": "sub", "Mul": "mul", "Minimum": "minimum", "Maximum": "maximum"},
     **{"Abs": "abs", "LeakyRelu": "leaky_relu", "CLZ": "clz", "SHL": "shift_left"},
     **{"Asr": "shift_right", "ReduceMax": "reduce_max", "Passthrough": "cpu"},
-    **dict.fromkeys(("LUT", "Sigmoid", "Tanh", "Relu", "Clamp", "Relu6"), "activation"),
+    **dict.fromkeys((*TABLE_OPERATORS, "Clamp"), "activation"),
+    **dict.fromkeys(("Relu", "Relu6", "ReluN1To1", "Relu0To1"), "activation"),
 }
 
 
@@ -247,7 +249,7 @@ def part_of(row: Any, prefix: str) -> tuple[Any, Any]:
 _NPUS = ("ethos-u55-32", "ethos-u55-64", "ethos-u55-128", "ethos-u55-256")
 _MACS_MAX = 30_000_000
 _SMALL_BYTES = 400_000
-_NOT_IN_TABLES = ("mww_",)
+PARTLY_IN_TABLES = ("mww_",)
 """Models of which the compiler's database keeps a part alone."""
 
 
@@ -274,5 +276,5 @@ def compiled_models(folder: Path) -> list[tuple[str, Network, Any]]:
     return [
         (path.stem, load(path), oracle.compile_model(path.read_bytes(), "ethos-u55-128"))
         for path in sorted(folder.glob("*.tflite"))
-        if path.stat().st_size < _SMALL_BYTES and not path.stem.startswith(_NOT_IN_TABLES)
+        if path.stat().st_size < _SMALL_BYTES and not path.stem.startswith(PARTLY_IN_TABLES)
     ]
