@@ -279,8 +279,8 @@ class TestTests:
     def test_examples_in_docstrings_and_the_readme_run(self):
         config = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
         options = config["tool"]["pytest"]["ini_options"]
-        assert {"tests", "README.md", *PACKAGES} <= set(options["testpaths"])
-        assert {"--doctest-modules", "--doctest-glob=README.md"} <= set(options["addopts"].split())
+        assert {"tests", "README.md", "docs", *PACKAGES} <= set(options["testpaths"])
+        assert {"--doctest-modules", "--doctest-glob=*.md"} <= set(options["addopts"].split())
 
 
 class TestProject:
