@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from npusim import registry
 from searchers.base import Budget as Budget
 from searchers.base import Evaluation as Evaluation
 from searchers.base import Evaluator as Evaluator
 from searchers.base import History as History
+from searchers.base import OneShotSearcher as OneShotSearcher
+from searchers.base import SearchContext as SearchContext
 from searchers.base import Searcher as Searcher
 from searchers.base import Trial as Trial
 from searchers.base import run as run
-from spaces.base import Space
-from spaces.limits import Limit
 
 
 def names() -> list[str]:
@@ -29,12 +27,14 @@ def names() -> list[str]:
     return registry.names("npusim.searchers")
 
 
-def get(name: str) -> Callable[[Space, Limit, np.random.Generator], Searcher]:
+def get(name: str) -> Callable[..., Searcher]:
     """The searcher registered as `name`: call it with a space, a limit and a random generator.
+
+    Options follow by name; see `searchers.options`.
 
     Raises:
         UnknownNameError: no such searcher.
     """
-    found: Callable[[Space, Limit, np.random.Generator], Searcher]
+    found: Callable[..., Searcher]
     found = registry.get("npusim.searchers", name)
     return found

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every search is made of: a searcher that asks and is told, an evaluator, trials, a budget.
 
-`run` owns the loop. A searcher only proposes candidates and learns from trials; it never trains,
-logs or stores, and it never proposes a candidate beyond the limit, since the space tells it the
-cost beforehand. An evaluator only scores one candidate. So both can be exchanged freely.
+`run` owns the loop. A searcher only proposes candidates and learns from trials; it never logs or
+stores, and it never proposes a candidate beyond the limit, since the space tells it the cost
+beforehand. An evaluator only scores one candidate. So both can be exchanged freely. A *one-shot*
+searcher trains a network that holds many candidates before it proposes one: it is given a
+`SearchContext`, and what it spends counts against the budget like the training of candidates.
 
 A run is a function of the space, the limit, the searcher and a seed: the searcher draws from one
 random stream, and each trial's evaluation has its own seed. Replaying stored trials therefore
@@ -15,8 +17,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,6 +27,9 @@ from npusim.errors import ConfigError
 from spaces.base import Candidate, Space
 from spaces.costs import MEASURES, cost
 from spaces.limits import Limit
+
+if TYPE_CHECKING:
+    from searchers.data import Split
 
 _SEARCHER_STREAM, _EVALUATION_STREAM = 0, 1
 
@@ -69,6 +75,9 @@ class Trial:
         score: what the search maximises; None if the evaluation gave no finite number.
         metrics, n_images, feasible: see `Evaluation`.
         wall_s, cpu_s: of the evaluation. They differ from run to run.
+        search_images, search_metrics: what the searcher spent before it proposed the candidate, and
+            what it says of it; see `OneShotSearcher`.
+        search_wall_s, search_cpu_s: of the proposal. They differ from run to run.
     """
 
     index: int
@@ -81,6 +90,10 @@ class Trial:
     feasible: bool
     wall_s: float
     cpu_s: float
+    search_images: int = 0
+    search_metrics: Mapping[str, float] = field(default_factory=dict)
+    search_wall_s: float = 0.0
+    search_cpu_s: float = 0.0
 
     @property
     def valid(self) -> bool:
@@ -104,6 +117,8 @@ class Trial:
             dict(self.metrics),
             self.n_images,
             self.feasible,
+            self.search_images,
+            dict(self.search_metrics),
         )
 
 
@@ -128,6 +143,11 @@ class History(Sequence[Trial]):
     def __iter__(self) -> Iterator[Trial]:
         return iter(self._trials)
 
+    @property
+    def n_images(self) -> int:
+        """Images trained on, by all trials and by the searcher itself."""
+        return sum(trial.n_images + trial.search_images for trial in self)
+
     def best(self) -> Trial | None:
         """The valid trial of the highest score, the first of equals; None if none is valid."""
         best = max(self, key=lambda trial: trial.merit, default=None)
@@ -145,8 +165,8 @@ class Budget:
 
     Args:
         trials: number of evaluations.
-        images: images trained on, in all trials.
-        seconds: wall time of all evaluations. Results then depend on the machine's speed.
+        images: images trained on, by all trials and by the searcher itself.
+        seconds: wall time of proposals and evaluations. Results then depend on the machine's speed.
 
     Raises:
         ConfigError: no limit at all, or one that is not positive.
@@ -168,8 +188,8 @@ class Budget:
         """Whether another trial may be started."""
         spent = (
             (self.trials, len(history)),
-            (self.images, sum(trial.n_images for trial in history)),
-            (self.seconds, sum(trial.wall_s for trial in history)),
+            (self.images, history.n_images),
+            (self.seconds, sum(trial.wall_s + trial.search_wall_s for trial in history)),
         )
         return all(most is None or so_far < most for most, so_far in spent)
 
@@ -178,7 +198,7 @@ class Searcher(Protocol):
     """A search strategy.
 
     Registered under the entry-point group ``npusim.searchers`` as a class or function of these
-    arguments; further ones must have defaults.
+    arguments; further ones are its options, see `searchers.options.declared`.
     """
 
     def __init__(self, space: Space, limit: Limit, rng: np.random.Generator) -> None: ...
@@ -190,6 +210,47 @@ class Searcher(Protocol):
     def tell(self, trial: Trial) -> None:
         """Learn from a finished trial; must not change it. Trials come in the order of `ask`."""
         ...
+
+
+def _unheard(done: int, total: int, figures: Mapping[str, float]) -> None:
+    """Progress that nobody follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchContext:
+    """What a one-shot searcher needs besides the space, the limit and the random stream.
+
+    Attributes:
+        data: gives the data to train on and the data to validate on, as splits of
+            `searchers.data`; the test data is not among them.
+        directory: of the run, where the searcher may keep checkpoints below ``searcher``; None
+            keeps nothing.
+        images: images the whole search may train on, those of trials included; None is no limit.
+        device: torch's name of where to train.
+        progress: called now and then with the steps done, their total, and figures by name.
+    """
+
+    data: Callable[[], tuple[Split, Split]]
+    directory: Path | None = None
+    images: int | None = None
+    device: str = "cpu"
+    progress: Callable[[int, int, Mapping[str, float]], None] = _unheard
+
+
+class OneShotSearcher(Searcher, Protocol):
+    """A searcher that trains inside `ask`.
+
+    Its class (or function) has the attribute ``one_shot = True``, and it takes a further argument,
+    ``context: SearchContext``. Stored trials are replayed by asking again, so an `ask` whose
+    training was finished before takes its end from a checkpoint in the context's directory.
+
+    Attributes:
+        n_images: images it has trained on so far.
+        metrics: finite figures about its latest proposal, by name; kept with the trial.
+    """
+
+    n_images: int
+    metrics: Mapping[str, float]
 
 
 class TrialStore(Protocol):
@@ -216,13 +277,15 @@ def evaluation_seed(seed: int, index: int) -> int:
 
 
 def run(
-    make_searcher: Callable[[Space, Limit, np.random.Generator], Searcher],
+    make_searcher: Callable[..., Searcher],
     space: Space,
     limit: Limit,
     evaluator: Evaluator,
     budget: Budget,
     *,
     seed: int,
+    options: Mapping[str, Any] | None = None,
+    context: SearchContext | None = None,
     store: TrialStore | None = None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -232,36 +295,46 @@ def run(
     Args:
         make_searcher: a registered searcher.
         seed: from 0; decides all proposals, and the seeds of all evaluations.
+        options: arguments of the searcher.
+        context: for a one-shot searcher; the others do not see it.
         store: keeps trials; those it has already are replayed, not evaluated again.
         on_trial: called with each trial, replayed ones too.
         should_stop: asked before each trial.
 
     Raises:
-        ConfigError: the searcher proposes a candidate beyond the limit or of another space, or the
-            stored trials are not the ones that this searcher proposes.
+        ConfigError: the searcher proposes a candidate beyond the limit or of another space, the
+            stored trials are not the ones that this searcher proposes, or a one-shot searcher gets
+            no context.
         InfeasibleError: no candidate is within the limit.
     """
     if seed < 0:
         raise ConfigError(f"seed must be at least 0, got {seed}")
-    searcher = make_searcher(space, limit, searcher_rng(seed))
+    arguments = dict(options or {})
+    if is_one_shot(make_searcher):
+        if context is None:
+            raise ConfigError("a one-shot searcher must get a context to train in, got none")
+        arguments["context"] = replace(context, images=budget.images)
+    searcher = make_searcher(space, limit, searcher_rng(seed), **arguments)
     history = History()
     stored = list(store.trials()) if store is not None else []
     while budget.allows_another(history) and not should_stop():
-        candidate = searcher.ask()
-        if candidate is None:
+        proposal = _ask(searcher)
+        if proposal is None:
             break
-        if not limit.allows(space, candidate):
-            raise ConfigError(f"searcher must propose candidates within {limit}, got {candidate}")
+        if not limit.allows(space, proposal.candidate):
+            raise ConfigError(
+                f"searcher must propose candidates within {limit}, got {proposal.candidate}"
+            )
         index = len(history)
         if index < len(stored):
             trial = stored[index]
-            if trial.candidate != candidate:
+            if trial.candidate != proposal.candidate:
                 raise ConfigError(
                     f"stored trial {index} must be what the searcher proposes again, "
-                    f"got {trial.candidate.choices} instead of {candidate.choices}"
+                    f"got {trial.candidate.choices} instead of {proposal.candidate.choices}"
                 )
         else:
-            trial = _evaluate(space, evaluator, candidate, index, evaluation_seed(seed, index))
+            trial = _evaluate(space, evaluator, proposal, index, evaluation_seed(seed, index))
             if store is not None:
                 store.append(trial)
         history.append(trial)
@@ -270,21 +343,51 @@ def run(
     return history
 
 
+def is_one_shot(make_searcher: Callable[..., Searcher]) -> bool:
+    """Whether a registered searcher trains inside `ask`; see `OneShotSearcher`."""
+    return bool(getattr(make_searcher, "one_shot", False))
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    candidate: Candidate
+    images: int
+    metrics: Mapping[str, float]
+    wall_s: float
+    cpu_s: float
+
+
+def _ask(searcher: Searcher) -> _Proposal | None:
+    """What a searcher proposes, and what the proposal took."""
+    before = getattr(searcher, "n_images", 0)
+    wall, cpu = time.perf_counter(), time.process_time()
+    candidate = searcher.ask()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if candidate is None:
+        return None
+    images = getattr(searcher, "n_images", 0) - before
+    return _Proposal(candidate, images, dict(getattr(searcher, "metrics", {})), wall, cpu)
+
+
 def _evaluate(
-    space: Space, evaluator: Evaluator, candidate: Candidate, index: int, seed: int
+    space: Space, evaluator: Evaluator, proposal: _Proposal, index: int, seed: int
 ) -> Trial:
     wall, cpu = time.perf_counter(), time.process_time()
-    found = evaluator.evaluate(candidate, seed)
+    found = evaluator.evaluate(proposal.candidate, seed)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return Trial(
         index=index,
-        candidate=candidate,
+        candidate=proposal.candidate,
         seed=seed,
-        costs={measure: cost(space, candidate, measure) for measure in MEASURES},
+        costs={measure: cost(space, proposal.candidate, measure) for measure in MEASURES},
         score=found.score if math.isfinite(found.score) else None,
         metrics={name: value for name, value in found.metrics.items() if math.isfinite(value)},
         n_images=found.n_images,
         feasible=found.feasible,
         wall_s=wall,
         cpu_s=cpu,
+        search_images=proposal.images,
+        search_metrics=proposal.metrics,
+        search_wall_s=proposal.wall_s,
+        search_cpu_s=proposal.cpu_s,
     )

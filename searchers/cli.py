@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +18,7 @@ import spaces
 from npusim.errors import ConfigError
 from searchers.base import Budget
 from searchers.evaluators import TrainConfig, training
+from searchers.options import parse
 from spaces.limits import Limit
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
 @click.command()
 @SPACE
 @click.option("--searcher", default="evolution", show_default=True, help="Search strategy.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Option of the strategy, such as population=20; may be repeated.",
+)
 @click.option("--size", required=True, help=f"Hard limit on the compressed size, {SIZE_HELP}.")
 @click.option("--trials", default=20, show_default=True, help="Candidates to train.")
 @click.option("--seed", default=0, show_default=True, help="Decides everything that is drawn.")
@@ -57,6 +65,7 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
 def search(
     space: str,
     searcher: str,
+    options: tuple[str, ...],
     size: str,
     trials: int,
     seed: int,
@@ -75,14 +84,28 @@ def search(
     """
     from searchers.study import Study, run_study
 
-    study = Study(spaces.get(space), searcher, Limit.size(size), Budget(trials=trials), seed)
+    study = Study(
+        spaces.get(space),
+        searcher,
+        Limit.size(size),
+        Budget(trials=trials),
+        seed,
+        parse(options),
+    )
     config = TrainConfig(epochs=epochs, final_epochs=final_epochs)
     if plot:
         _require_plots()
     evaluator = training(study.space, config)
     study.check(out, evaluator.identity())
-    with _progress(f"searching {space}", trials) as show:
-        result = run_study(study, out, evaluator, on_trial=lambda trial: show(trial.index + 1))
+    what = f"searching {space}"
+    with _progress(what, trials) as show:
+        result = run_study(
+            study,
+            out,
+            evaluator,
+            on_trial=lambda trial: show(trial.index + 1, what),
+            on_progress=lambda done, total, figures: show(None, _figures(done, total, figures)),
+        )
     assert result is not None  # nothing asked it to stop
     from searchers import report
 
@@ -176,6 +199,16 @@ def bench(
     )
 
 
+def _figures(done: int, total: int, figures: Mapping[str, float]) -> str:
+    """How far the training of a one-shot searcher is, in a line."""
+    named = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return (
+        f"training, step {done} of {total}: {named}"
+        if named
+        else f"training, step {done} of {total}"
+    )
+
+
 def _items(text: str) -> list[str]:
     items = [item.strip() for item in text.split(",")]
     if not all(items):
@@ -196,8 +229,11 @@ def _print(table: Any) -> None:
 
 
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Live progress with time left on a terminal's stderr; nothing where that is piped."""
+def _progress(what: str, total: int) -> Iterator[Callable[[int | None, str], None]]:
+    """Live progress with time left on a terminal's stderr; nothing where that is piped.
+
+    Gives a function of how many are done, None for as many as before, and of what goes on.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -220,12 +256,13 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
     ) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done: progress.update(task, completed=done)
+        yield lambda done, doing: progress.update(task, completed=done, description=doing)
 
 
 @contextmanager
 def _bench_progress(benchmark: Benchmark) -> Iterator[Callable[[int, int], None]]:
     cells = benchmark.cells()
     total = len(cells) + sum(cell.study.budget.trials or 0 for cell in cells)
-    with _progress("trials and tests", total) as show:
-        yield lambda n_trials, n_tested: show(n_trials + n_tested)
+    what = "trials and tests"
+    with _progress(what, total) as show:
+        yield lambda n_trials, n_tested: show(n_trials + n_tested, what)

@@ -29,13 +29,19 @@ RUN_VERSION = 1
 
 
 def run_identity(
-    space: Space, limit: Limit, searcher: str, seed: int, evaluator: Mapping[str, Any]
+    space: Space,
+    limit: Limit,
+    searcher: str,
+    options: Mapping[str, Any],
+    seed: int,
+    evaluator: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What makes a run this run and no other, as JSON values; the budget is not part of it."""
     identity = {
         "space": {"name": space.name, "hash": space.content_hash},
         "limit": {"measure": limit.measure, "most": limit.most},
         "searcher": searcher,
+        "options": dict(options),
         "seed": seed,
         "evaluator": dict(evaluator),
     }
@@ -160,6 +166,10 @@ def trial_to_json(trial: Trial) -> dict[str, Any]:
         "feasible": trial.feasible,
         "wall_s": trial.wall_s,
         "cpu_s": trial.cpu_s,
+        "search_images": trial.search_images,
+        "search_metrics": dict(trial.search_metrics),
+        "search_wall_s": trial.search_wall_s,
+        "search_cpu_s": trial.search_cpu_s,
     }
 
 

@@ -4,15 +4,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 import searchers
 from npusim.errors import ConfigError
-from searchers.base import Budget, Evaluation, Evaluator, History, Trial, run
+from searchers.base import (
+    Budget,
+    Evaluation,
+    Evaluator,
+    History,
+    SearchContext,
+    Trial,
+    is_one_shot,
+    run,
+)
+from searchers.options import resolve
 from searchers.store import (
     RunStore,
     check_identity,
@@ -26,6 +36,9 @@ from spaces.base import Candidate, Space
 from spaces.feasible import require_feasible
 from spaces.limits import Limit
 
+if TYPE_CHECKING:
+    from searchers.data import Split
+
 _HELD_OUT_STREAM = 2
 
 
@@ -37,9 +50,17 @@ class HeldOutEvaluator(Evaluator, Protocol):
         ...
 
 
+class TrainingEvaluator(HeldOutEvaluator, Protocol):
+    """An evaluator whose data one-shot searchers can train on too."""
+
+    def search_data(self) -> tuple[Split, Split]:
+        """The data that candidates are trained on, and the data that they are validated on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What to search: space, strategy, limit, budget, and a seed from 0.
+    """What to search: space, strategy and its options, limit, budget, and a seed from 0.
 
     Raises:
         ConfigError: the seed is negative.
@@ -50,6 +71,7 @@ class Study:
     limit: Limit
     budget: Budget
     seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -57,17 +79,26 @@ class Study:
 
     def identity(self, evaluator: Mapping[str, Any]) -> dict[str, Any]:
         """Identity of its run directory, with an evaluator of that identity."""
-        return run_identity(self.space, self.limit, self.searcher, self.seed, evaluator)
+        options = self.all_options()
+        return run_identity(self.space, self.limit, self.searcher, options, self.seed, evaluator)
+
+    def all_options(self) -> dict[str, Any]:
+        """Every option of the searcher: as given, else its default.
+
+        Raises:
+            NpusimError: see `searchers.options.resolve`.
+        """
+        return resolve(self.searcher, searchers.get(self.searcher), self.options)
 
     def check(self, directory: Path, evaluator: Mapping[str, Any]) -> None:
         """Refuse what cannot be run, before anything is written.
 
         Raises:
-            UnknownNameError: no such searcher.
+            UnknownNameError: no such searcher, or it has no such option.
             InfeasibleError: no candidate is within the limit.
-            ConfigError: the directory has another run.
+            ConfigError: the directory has another run, or an option is of another type.
         """
-        searchers.get(self.searcher)
+        self.all_options()
         require_feasible(self.space, self.limit)
         check_identity(directory, self.identity(evaluator))
 
@@ -94,9 +125,10 @@ class StudyResult:
             "space_hash": space.content_hash,
             "limit": {"measure": self.study.limit.measure, "most": self.study.limit.most},
             "searcher": self.study.searcher,
+            "options": self.study.all_options(),
             "seed": self.study.seed,
             "n_trials": len(self.history),
-            "n_images": sum(trial.n_images for trial in self.history),
+            "n_images": self.history.n_images,
             "best": None
             if best is None
             else {**trial_to_json(best), "options": space.options_of(best.candidate)},
@@ -106,6 +138,8 @@ class StudyResult:
             ],
             "wall_s": sum(trial.wall_s for trial in self.history),
             "cpu_s": sum(trial.cpu_s for trial in self.history),
+            "search_wall_s": sum(trial.search_wall_s for trial in self.history),
+            "search_cpu_s": sum(trial.search_cpu_s for trial in self.history),
         }
 
 
@@ -114,14 +148,26 @@ def run_study(
     directory: Path,
     evaluator: HeldOutEvaluator,
     *,
+    device: str = "cpu",
     on_trial: Callable[[Trial], None] = lambda trial: None,
+    on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> StudyResult | None:
     """Search and test, or go on with what the directory has; None if `should_stop` ended it.
 
+    Args:
+        study: what to search.
+        directory: of the run.
+        evaluator: must have ``search_data`` for a one-shot searcher, see `TrainingEvaluator`.
+        device: where a one-shot searcher trains.
+        on_trial, should_stop: see `searchers.base.run`.
+        on_progress: hears how far the training of a one-shot searcher is, see `SearchContext`.
+
     Raises:
         NpusimError: see `Study.check` and `searchers.base.run`.
+        ConfigError: a one-shot searcher, and an evaluator without data to train on.
     """
+    context = _context(study, directory, evaluator, device, on_progress)
     study.check(directory, evaluator.identity())
     with RunStore(directory, study.space, study.identity(evaluator.identity())) as store:
         history = run(
@@ -131,6 +177,8 @@ def run_study(
             evaluator,
             study.budget,
             seed=study.seed,
+            options=study.all_options(),
+            context=context,
             store=store,
             on_trial=on_trial,
             should_stop=should_stop,
@@ -144,6 +192,25 @@ def run_study(
             write_text(directory / "best.json", study.space.to_json(best.candidate) + "\n")
         write_json(directory / "result.json", result.to_json())  # last: the run is whole with it
     return result
+
+
+def _context(
+    study: Study,
+    directory: Path,
+    evaluator: HeldOutEvaluator,
+    device: str,
+    on_progress: Callable[[int, int, Mapping[str, float]], None] | None,
+) -> SearchContext | None:
+    if not is_one_shot(searchers.get(study.searcher)):
+        return None
+    data: Callable[[], tuple[Split, Split]] | None = getattr(evaluator, "search_data", None)
+    if data is None:
+        raise ConfigError(
+            f"searcher {study.searcher!r} must have an evaluator with data to train on, "
+            f"got {evaluator.identity()['evaluator']!r}"
+        )
+    context = SearchContext(data, directory, device=device)
+    return context if on_progress is None else replace(context, progress=on_progress)
 
 
 def held_out_seed(seed: int) -> int:

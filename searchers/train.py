@@ -36,6 +36,10 @@ class TrainEvaluator:
         """The data set and all settings of the training."""
         return {"evaluator": "train", "data_set": self._space.data_set, **asdict(self._config)}
 
+    def search_data(self) -> tuple[Split, Split]:
+        """The training and the validation data."""
+        return self._data.train, self._data.validation
+
     def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
         """Train on the training data for `epochs`, score on the validation data."""
         return self._fit_and_score(

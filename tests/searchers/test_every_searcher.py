@@ -35,7 +35,7 @@ def outcomes(found: History) -> list[tuple]:
 
 
 def store_of(name: str, directory: Path, evaluator: Planted) -> RunStore:
-    identity = run_identity(SPACE, LIMIT, name, 0, evaluator.identity())
+    identity = run_identity(SPACE, LIMIT, name, {}, 0, evaluator.identity())
     return RunStore(directory, SPACE, identity)
 
 

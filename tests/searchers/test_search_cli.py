@@ -77,6 +77,14 @@ def test_bench_prints_a_table_and_writes_its_files(cli, parts, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (
+            ("--size", "1KB", "--option", "tournament=x"),
+            "'tournament' of searcher 'evolution' must be of type int",
+        ),
+        (
+            ("--size", "1KB", "--option", "tournament"),
+            "an option must be written name=value, got 'tournament'",
+        ),
         (("--size", "3KG"), "size must be a positive number and one of B, KB, KiB, MB, MiB"),
         (("--size", "5B"), "limit on size_bits must be at least 43 (5.4 B)"),
         (("--size", "1KB", "--space", "digit"), "did you mean 'digits'?"),
