@@ -155,7 +155,11 @@ def _compare(
     if workload is not None:
         try:
             ours = _measures(workload.cost(target, **how))
-            theirs = _measures(vela.compile(path, target, **how))
+            compiled = vela.compile(path, target, **how)
+            if compiled.n_npu_ops:
+                theirs = _measures(compiled)
+            else:
+                obstacles.append("no operation runs on the NPU: the compiler tells no memory")
         except NpusimError as error:
             obstacles.append(str(error))
     where = (target.npu.name, target.system.name, target.mode.name)

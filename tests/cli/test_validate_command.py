@@ -8,10 +8,13 @@ import io
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from npusim import cli
 from npusim import validate as library
+from npusim.formats.tflite_write import write
+from npusim.network_builder import NetworkBuilder
 from npusim.report.validation import COLUMNS
 from npusim.vela import Compiler
 
@@ -44,6 +47,20 @@ def test_table_and_csv(run, models, tmp_path):
     rows = list(csv.DictReader(io.StringIO(run("validate", models, "--format", "csv")[1])))
     assert tuple(rows[0]) == COLUMNS
     assert [row["model"] for row in rows] == ["first", "second"]
+
+
+def test_nothing_for_the_npu(run, tmp_path):
+    net = NetworkBuilder("wide_steps")
+    x = net.input((1, 4, 4, 8), scale=0.05)
+    weights = net.constant(np.ones((8, 3, 3, 8), np.int8), scales=0.01)
+    shape = np.array([1, 12, 12, 8], np.int32)
+    y = net.op("TRANSPOSE_CONV", shape, weights, x, scale=0.1, stride_h=3, stride_w=3)
+    path = tmp_path / "wide_steps.tflite"
+    write(net.build(y), path)
+    (found,) = json.loads(run("validate", path, "--format", "json")[1])["comparisons"]
+    assert found["obstacle"] == "no operation runs on the NPU: the compiler tells no memory"
+    assert found["sram_peak_bytes"] > 0
+    assert found["vela_sram_peak_bytes"] is None
 
 
 def test_any_memories_and_schedule(run, model):

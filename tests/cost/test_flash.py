@@ -167,7 +167,40 @@ def shared_weights() -> Network:
     return net.build(x)
 
 
+def leaks(*slopes: float, shift: float = 0.01) -> Network:
+    """LEAKY_RELU of 16 bits, each with another scale, so that slopes become operands."""
+    net = NetworkBuilder("leaks")
+    x = net.input((1, 8, 8, 16), "int16", scale=0.05)
+    for number, slope in enumerate(slopes, start=1):
+        x = net.op("LEAKY_RELU", x, scale=0.05 + number * shift, alpha=slope)
+    return net.build(x)
+
+
+def equal_slopes(*codes: int) -> Network:
+    """PRELU of 16 bits, the slopes of each alike."""
+    net = NetworkBuilder("slopes")
+    x = net.input((1, 8, 8, 16), "int16", scale=0.05)
+    for number, code in enumerate(codes, start=1):
+        slopes = net.constant(np.full((1, 1, 16), code, np.int8), scales=0.01)
+        x = net.op("PRELU", x, slopes, scale=0.05 + number * 0.01, shape=x.shape)
+    return net.build(x)
+
+
 class TestCompiler:
+    @pytest.mark.parametrize(
+        ("network", "n_bytes"),
+        [
+            *[(leaks(0.1), 16), (leaks(0.1, 0.2), 16), (leaks(1.5), 32), (leaks(0.1, shift=0), 0)],
+            *[(leaks(-0.3, -0.2), 32), (leaks(-0.3, 0.2), 48)],
+            *[(equal_slopes(13), 32), (equal_slopes(13, 25), 48), (equal_slopes(13, 13), 32)],
+            *[(equal_slopes(-13), 32), (equal_slopes(-13, 25), 64), (equal_slopes(1), 16)],
+        ],
+    )
+    def test_slopes_are_there_once(self, network, n_bytes):
+        compiled = oracle.compile_model(network, "ethos-u55-128")
+        assert compiled.perf_report.readOnlyPeakUsage == n_bytes
+        assert error_bytes(compiled, network) == 0
+
     @pytest.mark.parametrize("npu", ["ethos-u55-32", "ethos-u65-512"])
     def test_shared_content(self, npu):
         network = shared_weights()

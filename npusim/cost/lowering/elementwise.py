@@ -125,15 +125,14 @@ def lower_leaky_relu(graph: Graph, step: Step) -> None:
     if not _is_small_leak(graph, step, slope):
         rescales = not _same_codes(step.ifm.quantization, step.ofm.quantization)
         if rescales or slope < 0:
-            _leak(
-                graph,
-                step,
-                slope,
-                scalar("slope", "int16", depends_on=(slope, *codes(step))),
-                rescales=rescales,
-            )
+            _leak(graph, step, slope, _slope(-1 if slope < 0 else 1), rescales=rescales)
         else:
             step.kind = "leaky_relu"
+
+
+def _slope(code: int) -> Link:
+    """A slope's code; one that is an attribute has 1 or -1, and its magnitude as the scale."""
+    return scalar("one" if code == 1 else f"slope_{code}", "int16")
 
 
 def _is_small_leak(graph: Graph, step: Step, slope: float) -> bool:
@@ -213,13 +212,7 @@ def lower_prelu(graph: Graph, step: Step) -> None:
         step.kind = "LEAKY_RELU"
         if not _is_small_leak(graph, step, slope):
             rescales = not _same_codes(step.ifm.quantization, step.ofm.quantization)
-            _leak(
-                graph,
-                step,
-                slope,
-                scalar("slope", "int16", depends_on=(slope, *codes(step))),
-                rescales=rescales,
-            )
+            _leak(graph, step, slope, _slope(int(alpha.data.flat[0])), rescales=rescales)
         return
     if slopes.max() > 1:
         _two_sides(graph, step, link)
