@@ -450,7 +450,8 @@ def op_links(program: Program) -> Int64Array:
         neighbour = index - 1 if index else 1
         if neighbour < len(keys) and keys[neighbour] == keys[index]:
             links[index, kernels.N_SHARING] = n_users[keys[index]]
-            before = program.ops[neighbour]
+        if index and values[index - 1] == values[index]:
+            before = program.ops[index - 1]
             links[index, kernels.SAME_AS_BEFORE] = before.depth_offset == op.depth_offset
     for index, op in enumerate(program.ops):
         links[index, kernels.READER] = readers.get(op.ofm.map, -1)

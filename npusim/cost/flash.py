@@ -16,16 +16,20 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import Final
 
+import numpy as np
+
 from npusim._arguments import integer
 from npusim.cost.program import NpuOp, Program, WeightSource
 from npusim.errors import ConfigError
 from npusim.npu import N_CORES_MAX
+from npusim.tensor import Tensor
 from npusim.weights.format import STREAM_ALIGN_BYTES
 from npusim.weights.scales import scale_bytes
 
 FLASH_KINDS: Final = ("weights", "scales", "table", "constant")
 """Weights are counted with the biases and scales before them; "scales" are further ones."""
 _BYTES_MAX: Final = (1 << 62) - 1
+_COMPARED_FIRST: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,21 +157,49 @@ def flash_bytes(items: Sequence[FlashItem]) -> int:
 
 
 def weight_values(program: Program) -> list[Hashable]:
-    """What tells the weights of each operation from others': their key, or of those that the
-    compiler made the values; None for operations without.
+    """What tells the weights of each operation from others': the key of the first that has these
+    values in this order; None for operations without.
 
-    These are looked at only where another operation has made weights of the same shape.
+    Values are compared where they are known, those that the compiler makes only where another
+    operation has some of the same shape.
     """
     sources = [op.weights for op in program.ops]
     shapes = Counter(source.shape for source in sources if source and source.is_made)
-    return [
-        source
-        if source is None
-        else _made_values(source)
-        if source.is_made and shapes[source.shape] > 1 and source.ohwi is not None
-        else source.key
-        for source in sources
+    firsts: dict[Hashable, list[WeightSource]] = {}
+    found: list[Hashable] = []
+    for source in sources:
+        if source is None:
+            found.append(None)
+        elif source.is_made and shapes[source.shape] > 1 and source.ohwi is not None:
+            found.append(_made_values(source))
+        elif source.tensor is not None and source.ohwi is not None:
+            known = firsts.setdefault((source.shape, source.key[0]), [])
+            first = next((one for one in known if _same_values(one.tensor, source.tensor)), source)
+            if first is source:
+                known.append(source)
+            found.append(first.key)
+        else:
+            found.append(source.key)
+    return found
+
+
+def _same_values(first: Tensor | None, second: Tensor | None) -> bool:
+    """Whether two tensors of weights are one, or hold the same values less their zero points."""
+    if first is second:
+        return True
+    if first is None or second is None or first.data is None or second.data is None:
+        return False
+    if first.data.shape != second.data.shape or first.dtype != second.dtype:
+        return False
+    points = [
+        q.zero_points.tolist() if (q := one.quantization) else None for one in (first, second)
     ]
+    start = slice(0, _COMPARED_FIRST)
+    return (
+        points[0] == points[1]
+        and np.array_equal(first.data.reshape(-1)[start], second.data.reshape(-1)[start])
+        and np.array_equal(first.data, second.data)
+    )
 
 
 def _made_values(source: WeightSource) -> Hashable:

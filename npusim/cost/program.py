@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim.network import Op
-from npusim.tensor import DTYPES
+from npusim.tensor import DTYPES, Tensor
 
 Shape4 = tuple[int, int, int, int]
 """(batch, height, width, depth)."""
@@ -124,6 +124,7 @@ class WeightSource:
         key: equal for operations that read the same weights in the same order.
         traversal: "depth-first", "part-kernel" or "depthwise".
         ohwi: makes them, int16 less their zero points, or None where only sizes are known.
+        tensor: of the network, whose values they are in the order that ``key[0]`` stands for.
         is_made: whether they are the compiler's own, such as those of a mean.
     """
 
@@ -132,6 +133,7 @@ class WeightSource:
     traversal: str
     ohwi: Callable[[], npt.NDArray[np.int16]] | None = field(default=None, repr=False)
     is_made: bool = False
+    tensor: Tensor | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,6 +24,7 @@ from npusim.cost.buffering import Arrays, Buffering, Form, WeightPlan, Weights
 from npusim.cost.cascades import ArenaFitter, input_rows, primary_input
 from npusim.cost.cycles import OpCycles, op_cycles
 from npusim.cost.decoder import ChunkDecoder
+from npusim.cost.flash import weight_values
 from npusim.cost.formats import map_formats
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
 from npusim.cost.memory_table import MemoryTable, memory_table
@@ -122,6 +123,7 @@ class Scheduler:
     ):
         self.program, self.target, self.decoder = program, target, decoder
         self.roles = MemoryRoles.of(target)
+        self.values = weight_values(program)
         self.table: MemoryTable = memory_table(program)
         self.formats = map_formats(self.table)
         formats = [int(value) for value in self.formats]
@@ -230,7 +232,7 @@ class Scheduler:
         owners = np.arange(len(plans))
         on_npu = [index for index, op in enumerate(self.program.ops) if op.on_npu]
         for before, index in pairwise(on_npu):
-            if self._share(before, index, plans):
+            if self.values[before] == self.values[index] and self._share(before, index, plans):
                 owners[index] = owners[before]
         return owners
 
@@ -238,7 +240,7 @@ class Scheduler:
         first, second = self.program.ops[before], self.program.ops[index]
         if first.weights is None or second.weights is None or not any(plans[index].buffer_bytes):
             return False
-        same = first.weights.key == second.weights.key and first.depth_offset == second.depth_offset
+        same = first.depth_offset == second.depth_offset
         whole = plans[before].depths == plans[index].depths and len(plans[index].depths) == 2
         return same and whole and plans[before].buffer_bytes == plans[index].buffer_bytes
 

@@ -185,3 +185,17 @@ VARIANTS: dict[str, Callable[[RandomNetwork], Tensor]] = {
     "mean": _mean,
     "resize": _resize,
 }
+
+
+def equal_weights(seed: int, scale: float = 0.01) -> Network:
+    """Convolutions in a row, every tensor of weights a copy of the first, some others between."""
+    rng = np.random.default_rng((6, seed))
+    side, depth, kernel = (int(rng.integers(*ends)) for ends in ((4, 20), (8, 48), (1, 4)))
+    net = NetworkBuilder("equal")
+    x = net.input((1, side, side, depth), scale=0.05)
+    values = rng.integers(-127, 128, (depth, kernel, kernel, depth)).astype(np.int8)
+    for number in range(4):
+        changed = values if number % 3 or rng.random() < 0.5 else values[::-1]
+        weights = net.constant(changed.copy(), scales=scale if number == 2 else 0.01)
+        x = net.op("CONV_2D", x, weights, net.bias([0] * depth, x, weights), scale=0.05)
+    return net.build(x)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from deep_networks import FAMILIES, DeepNetwork
 from random_graphs import KINDS, RandomGraph
+from random_networks import equal_weights
 
 from npusim.cost import batch as batches
 from npusim.cost.batch import Batch, BatchCost, BatchEstimator, estimate_batch
@@ -72,6 +73,12 @@ def test_graphs_of_all_operations_cost_what_each_costs_alone() -> None:
     programs = [graph(seed) for seed in range(25)]
     found = estimate_batch(Batch.of(programs, STATISTICS), MACHINES[:3])
     assert_same(found, totals(programs, MACHINES[:3]))
+
+
+def test_equal_weights_cost_what_each_costs_alone() -> None:
+    programs = [program(equal_weights(seed)) for seed in range(8)]
+    found = estimate_batch(Batch.of(programs, STATISTICS), MACHINES)
+    assert_same(found, totals(programs, MACHINES))
 
 
 @pytest.mark.slow

@@ -12,7 +12,9 @@ import pytest
 import regor_oracle as oracle
 from compiled_programs import Reader, compiled_models, compiled_networks
 from memory_tables import SHAPE, chain
+from random_networks import equal_weights
 
+from npusim.cost.estimate import estimate
 from npusim.cost.flash import EncodedWeights, FlashItem, flash_bytes, flash_items
 from npusim.cost.lowering import program as lowered
 from npusim.cost.program import Program, WeightSource
@@ -187,6 +189,16 @@ def equal_slopes(*codes: int) -> Network:
 
 
 class TestCompiler:
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize("scale", [0.01, 0.02])
+    def test_equal_weights_are_there_once(self, seed, scale):
+        network, npu = equal_weights(seed, scale), ("ethos-u55-32", "ethos-u55-256")[seed % 2]
+        report = oracle.compile_model(network, npu).perf_report
+        cost = estimate(network, npu)
+        assert cost.flash_bytes == report.readOnlyPeakUsage
+        assert cost.sram_peak_bytes == report.memories["Sram"].peakUsage
+        assert cost.total_cycles == report.totalCycles
+
     @pytest.mark.parametrize(
         ("network", "n_bytes"),
         [

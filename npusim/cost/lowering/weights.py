@@ -121,7 +121,8 @@ def _source(
 ) -> WeightSource:
     traversal = traversal or choose_traversal(shape, op.kind, bits)
     dilation = spread_kernel(op)[1] if len(tensor.shape) == 4 else (1, 1)
-    return WeightSource(shape, (part, tensor.index, traversal, bits, dilation), traversal, make)
+    key = ((part, traversal, bits, dilation), tensor.index)
+    return WeightSource(shape, key, traversal, make, tensor=tensor)
 
 
 def _made(op: Op, suffix: str, kernel: npt.NDArray[Any], depth: int) -> WeightSource:
