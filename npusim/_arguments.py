@@ -20,6 +20,8 @@ def integer(what: str, value: Any, low: int, high: int) -> int:
     Raises:
         ConfigError: `value` is not an integer or out of range.
     """
+    if type(value) is int and low <= value <= high:
+        return value
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError

@@ -116,7 +116,7 @@ class Machine:
 
     def field_values(self) -> dict[str, Any]:
         """What `override` can change, by name, with the present values."""
-        return {name: _value(self, name) for name in _field_names(*self._roles)}
+        return {name: _value(self, *at) for name, at in _field_names(*self._roles).items()}
 
     @property
     def _roles(self) -> tuple[str, ...]:
@@ -143,24 +143,21 @@ class Machine:
         4.0
         """
         known = _field_names(*self._roles)
-        for name in values:
+        changes: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
             if name not in known:
                 raise UnknownNameError("field of the hardware", name, known)
-        npu = {name: value for name, value in values.items() if name in _NPU_FIELDS}
-        system: dict[str, Any] = {}
+            record, attribute = known[name]
+            changes.setdefault(record, {})[attribute] = value
+        npu, system, mode = (changes.get(record, {}) for record in ("npu", "system", "mode"))
         for port in PORTS:
             spec = getattr(self.system, port)
-            if (changed := _changed(spec, values)) is not spec:
-                system[port] = changed
-        if "clock_hz" in values:
-            system["clock_hz"] = values["clock_hz"]
-        mode = self.mode
-        if "arena_cache_size_bytes" in values:
-            mode = replace(mode, arena_cache_size_bytes=values["arena_cache_size_bytes"])
+            if spec.role in changes:
+                system[port] = _changed(spec, changes[spec.role])
         return Machine(
             replace(self.npu, **npu) if npu else self.npu,
             replace(self.system, **system) if system else self.system,
-            mode,
+            replace(self.mode, **mode) if mode else self.mode,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -231,6 +228,22 @@ def machine(
     >>> machine().constants.bytes_per_cycle
     1.0
     """
+    given = (npu, system_config, memory_mode)
+    is_preset = not config_files and all(isinstance(one, str) for one in given)
+    make = _preset_machine if is_preset else _machine
+    found = make(*given, tuple(config_files), bool(outstanding_limits), bool(vela_axi_quirk))
+    return found.override(overrides) if overrides else found
+
+
+def _machine(
+    npu: str | NpuConfig,
+    system_config: str | SystemConfig,
+    memory_mode: str | MemoryMode,
+    config_files: tuple[str | PathLike[str], ...],
+    outstanding_limits: bool,
+    vela_axi_quirk: bool,
+) -> Machine:
+    """As `machine`, which says what the arguments are."""
     config = get(npu)
     ini = read_vela_ini(*config_files, outstanding_limits=outstanding_limits)
     built_in = _presets(outstanding_limits)
@@ -247,8 +260,11 @@ def machine(
     if vela_axi_quirk:
         is_u55 = system_config.name.startswith(_U55_PREFIX)
         config = config.replace(axi_width_bytes=_U55_AXI_BYTES if is_u55 else _OTHER_AXI_BYTES)
-    found = Machine(config, system_config, memory_mode)
-    return found.override(overrides) if overrides else found
+    return Machine(config, system_config, memory_mode)
+
+
+_preset_machine = cache(_machine)
+"""For names of presets alone, which always stand for the same."""
 
 
 def system_config_names() -> list[str]:
@@ -297,34 +313,28 @@ def _number(text: str, part: str) -> int | float:
 
 
 @cache
-def _field_names(*roles: str) -> dict[str, None]:
-    """Names of what can be overridden where memories have these roles, in a fixed order."""
-    of_memories = [f"{role}_{name}" for role in roles for name in _MEMORY_FIELDS]
-    names = [*_NPU_FIELDS, "clock_hz", "arena_cache_size_bytes", *of_memories]
-    return dict.fromkeys(names)
+def _field_names(*roles: str) -> dict[str, tuple[str, str]]:
+    """What can be overridden where memories have these roles, in a fixed order: by name, the record
+    ("npu", "system", "mode" or a role) and its attribute."""
+    names = {name: ("npu", name) for name in _NPU_FIELDS}
+    names |= {"clock_hz": ("system", "clock_hz")}
+    names |= {"arena_cache_size_bytes": ("mode", "arena_cache_size_bytes")}
+    return names | {f"{role}_{name}": (role, name) for role in roles for name in _MEMORY_FIELDS}
 
 
-def _value(machine: Machine, name: str) -> Any:
-    for record in (machine.npu, machine.system, machine.mode):
-        if hasattr(record, name):
-            return getattr(record, name)
+def _value(machine: Machine, record: str, attribute: str) -> Any:
+    if record in ("npu", "system", "mode"):
+        return getattr(getattr(machine, record), attribute)
     specs = (machine.system.axi0, machine.system.axi1)
-    spec = next(spec for spec in specs if name.startswith(f"{spec.role}_"))
-    return getattr(spec, name.removeprefix(f"{spec.role}_"))
+    return getattr(next(spec for spec in specs if spec.role == record), attribute)
 
 
-def _changed(spec: MemorySpec, values: Mapping[str, Any]) -> MemorySpec:
-    prefix = f"{spec.role}_"
-    mine = {
-        name.removeprefix(prefix): value
-        for name, value in values.items()
-        if name.startswith(prefix)
-    }
-    if any(mine.get(name) is not None for name in BANDWIDTHS):
-        mine = dict.fromkeys(BANDWIDTHS) | mine
-        if mine["clock_scale"] is None:
-            mine = {"ports_used": 1} | mine  # the new bandwidth is that of all ports
-    return replace(spec, **mine) if mine else spec
+def _changed(spec: MemorySpec, values: dict[str, Any]) -> MemorySpec:
+    if any(values.get(name) is not None for name in BANDWIDTHS):
+        values = dict.fromkeys(BANDWIDTHS) | values
+        if values["clock_scale"] is None:
+            values = {"ports_used": 1} | values  # the new bandwidth is that of all ports
+    return replace(spec, **values)
 
 
 def _check_keys(what: str, values: Any, required: Set[str], known: Set[str]) -> None:

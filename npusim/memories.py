@@ -29,6 +29,14 @@ PORTS: Final = ("axi0", "axi1")
 BANDWIDTHS: Final = ("clock_scale", "bytes_per_cycle", "bytes_per_s")
 """The fields of a `MemorySpec` of which exactly one is given."""
 _INTEGER_MAX: Final = 1 << 40
+_LIMITS: Final = ("size_bytes", "max_reads", "max_writes")
+_LEAST: Final = {
+    "read_latency_cycles": 0,
+    "write_latency_cycles": 0,
+    "burst_bytes": 1,
+    **dict.fromkeys(_LIMITS, 1),
+}
+"""Integers of a memory and the least each can be; those of `_LIMITS` can be None."""
 _CONSTANTS: Final = ("dram", "on_chip_flash", "off_chip_flash")
 _FEATURE_MAPS: Final = ("sram", "dram")
 
@@ -313,15 +321,13 @@ def _check(record: Any, prefix: str, names: tuple[str, ...], check: Any) -> None
 
 
 def _check_transfers(record: MemorySpec | Memory, role: str) -> None:
-    _check(record, role, ("read_latency_cycles", "write_latency_cycles"), _natural)
-    _check(record, role, ("burst_bytes",), _positive_integer)
-    limits = ("size_bytes", "max_reads", "max_writes")
-    given = tuple(name for name in limits if getattr(record, name) is not None)
-    _check(record, role, given, _positive_integer)
-
-
-def _natural(what: str, value: Any) -> int:
-    return integer(what, value, 0, _INTEGER_MAX)
+    for name, least in _LEAST.items():
+        value = getattr(record, name)
+        if type(value) is int and least <= value <= _INTEGER_MAX:
+            continue  # as nearly always, where what-ifs make memories by the ten thousand
+        if value is not None or name not in _LIMITS:
+            checked = integer(f"{role}_{name}", value, least, _INTEGER_MAX)
+            object.__setattr__(record, name, checked)
 
 
 def _positive_integer(what: str, value: Any) -> int:
