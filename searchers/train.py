@@ -17,7 +17,7 @@ from searchers.base import Evaluation
 from searchers.data import Split, load
 from searchers.evaluators import TrainConfig
 from spaces.base import Candidate, Space
-from spaces.build_torch import CandidateNet, build
+from spaces.nets import CandidateNet, build
 
 
 class TrainEvaluator:

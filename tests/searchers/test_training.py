@@ -87,7 +87,7 @@ def test_every_setting_changes_the_training(torch):
 
 def test_trained_weights_are_quantized_and_pruned_exactly(torch):
     from searchers.train import train
-    from spaces.build_torch import build
+    from spaces.nets import build
 
     candidate = SPACE.from_options(options(0.5, 2, 0.3))
     generator = torch.Generator().manual_seed(0)

@@ -70,7 +70,7 @@ class TestEverySpace:
 
     def test_the_built_module_has_exactly_the_counts_of_the_size(self, space, request):
         torch = pytest.importorskip("torch", reason="needs torch to build modules")
-        from spaces.build_torch import build
+        from spaces.nets import build
 
         n_threads = torch.get_num_threads()
         request.addfinalizer(lambda: torch.set_num_threads(n_threads))

@@ -1,118 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A candidate as a torch module: quantized, pruned weights on exactly the layers it describes.
-
-Channels and non-zeros come from `spaces.concrete`, as the size does, so what is trained is what
-was costed.
-"""
+"""The layers of candidates as torch modules, maps as [N, C, H, W]."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from npusim.errors import ConfigError
-from spaces.base import BITWIDTH_MAX, Candidate, LayerKind, Space
-from spaces.concrete import ConcreteLayer, concrete_layers
-
-
-class Quantize(torch.autograd.Function):
-    """``Q(theta, b, r) * m`` with a straight-through gradient.
-
-    With L = 2**(b-1) - 1 levels on each side of zero, ``Q = d * round(clip(theta, -r, r) / d)``,
-    ``d = r / L`` for b > 1, and ``Q = r * sign(theta)`` with sign(0) = 1 for b = 1.
-
-    Rounding and sign count as identity in the gradient. For b > 1 that leaves dQ/dtheta = 1 inside
-    the range and 0 outside, dQ/dr = (Q - theta) / r inside and sign(theta) outside. For b = 1 the
-    range gets no gradient.
-
-    Source: [UDC] eq. (3).
-    Differs: eq. (3) has sign(theta) for b = 1, without r. Weights of magnitude 1 are far larger
-    than those of the other bitwidths; r is then a constant, the scale of He initialization.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, theta: Tensor, r: Tensor, mask: Tensor, bitwidth: int) -> Tensor:
-        if bitwidth == 1:
-            q = torch.copysign(r, theta)
-        else:
-            levels = (1 << (bitwidth - 1)) - 1
-            q = (theta * (levels / r)).clamp_(-levels, levels).round_().mul_(r / levels)
-        ctx.save_for_backward(theta, r, mask, q)
-        ctx.bitwidth = bitwidth
-        return q * mask
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        theta, r, mask, q = ctx.saved_tensors
-        grad = grad_outputs[0] * mask
-        if ctx.bitwidth == 1:
-            return grad, None, None, None
-        inside = theta.abs() <= r
-        grad_r = (grad * torch.where(inside, q - theta, q)).sum() / r
-        return grad * inside, grad_r, None, None
-
-
-class CompressedWeight(nn.Module):
-    """Dense weights theta, the mask that prunes them, the range that quantizes them.
-
-    Args:
-        shape: of the weights, [O, I, H, W] or [O, I].
-        bitwidth: bits of a non-zero weight, 1..32; 32 is not quantized.
-        n_nonzero: weights that the final mask keeps.
-        generator: draws the initial weights.
-    """
-
-    mask: Tensor
-
-    def __init__(
-        self, shape: tuple[int, ...], bitwidth: int, n_nonzero: int, generator: torch.Generator
-    ):
-        super().__init__()
-        self.bitwidth, self.n_nonzero = bitwidth, n_nonzero
-        he = math.sqrt(2 / math.prod(shape[1:]))
-        self.theta = nn.Parameter(he * torch.randn(shape, generator=generator))
-        self.register_buffer("mask", torch.ones(shape))
-        if bitwidth == 1:
-            self.register_buffer("log_range", torch.tensor(math.log(he)))
-        elif bitwidth < BITWIDTH_MAX:
-            self.log_range = nn.Parameter(_initial_range(self.theta.detach(), bitwidth).log())
-
-    def prune(self, progress: float) -> None:
-        """Keep the weights of largest magnitude: all at progress 0, `n_nonzero` of them at 1.
-
-        Source: [UDC] eq. (2); the cubic in between is that of Zhu and Gupta, [UDC] [72].
-        """
-        n = self.theta.numel()
-        kept = self.n_nonzero + math.floor((n - self.n_nonzero) * (1 - progress) ** 3)
-        largest = self.theta.detach().abs().flatten().topk(kept, sorted=False).indices
-        self.mask.zero_().view(-1)[largest] = 1.0
-
-    def forward(self) -> Tensor:
-        """The weights as they are deployed."""
-        if self.bitwidth == BITWIDTH_MAX:
-            return self.theta * self.mask
-        r = self.log_range.exp()
-        quantized: Tensor = Quantize.apply(self.theta, r, self.mask, self.bitwidth)  # type: ignore[no-untyped-call]
-        return quantized
-
-
-def _initial_range(theta: Tensor, bitwidth: int) -> Tensor:
-    """Range for b > 1: a step of 2 E|theta| / sqrt(L), but nothing beyond the largest weight.
-
-    Source: the step of learned step size quantization (Esser et al., 2020).
-    """
-    levels = (1 << (bitwidth - 1)) - 1
-    magnitude = theta.abs()
-    return torch.minimum(2 * magnitude.mean() * math.sqrt(levels), magnitude.max())
+from spaces.concrete import ConcreteLayer
+from spaces.layers import LayerKind
+from spaces.nets.activations import ActivationQuantizer
+from spaces.nets.weights import CompressedWeight
 
 
 class Weighted(nn.Module):
-    """What layers with weights have in common: the weights, batch norm or bias, the activation."""
+    """What layers with weights have in common: the weights, batch norm or bias, the activation.
+
+    Attributes:
+        weight: the compressed weights, [O, I, H, W] or [O, I].
+        bias: f32 [O], or None where there is none.
+        norm: batch norm over O channels, or the identity.
+        activate: the activation.
+        ofm_quantizer: int8 grid of the result.
+    """
 
     def __init__(
         self, found: ConcreteLayer[int], shape: tuple[int, ...], generator: torch.Generator
@@ -125,10 +40,11 @@ class Weighted(nn.Module):
             self.bias = nn.Parameter(torch.zeros(found.ofm_depth))
         self.norm = nn.BatchNorm2d(found.ofm_depth) if layer.norm else nn.Identity()
         self.activate = _activation(layer.activation, found.ofm_depth)
+        self.ofm_quantizer = ActivationQuantizer()
 
     def finish(self, x: Tensor) -> Tensor:
-        """Batch norm and activation."""
-        result: Tensor = self.activate(self.norm(x))
+        """Batch norm, activation and int8 grid."""
+        result: Tensor = self.ofm_quantizer(self.activate(self.norm(x)))
         return result
 
 
@@ -149,9 +65,13 @@ class Conv(Weighted):
     def forward(self, x: Tensor) -> Tensor:
         if any(self.padding_more):
             x = functional.pad(x, self.padding_more)
-        x = functional.conv2d(
-            x, self.weight(), self.bias, self.stride, self.padding, 1, self.groups
-        )
+        # the gradient of these takes oneDNN many times longer in bfloat16 than in float32
+        in_float32 = self.groups > 1 and self.stride > 1 and x.device.type == "cpu"
+        with torch.autocast("cpu", enabled=False) if in_float32 else nullcontext():
+            x = functional.conv2d(
+                x.float() if in_float32 else x,
+                *(self.weight(), self.bias, self.stride, self.padding, 1, self.groups),
+            )
         return self.finish(x)
 
 
@@ -185,7 +105,11 @@ class Dense(Weighted):
         return self.finish(functional.linear(x, self.weight(), self.bias))
 
 
-class Pool(nn.Module):
+class KeepsGrid(nn.Module):
+    """Layers whose result is on the int8 grid of what they read, as TFLite has it."""
+
+
+class Pool(KeepsGrid):
     """Mean or maximum over windows with "same" padding, which does not count."""
 
     def __init__(self, found: ConcreteLayer[int], ifm_hw: tuple[int, int]):
@@ -200,6 +124,8 @@ class Pool(nn.Module):
         if not self.mean:
             x = functional.pad(x, self.padding, value=-math.inf)
             return functional.max_pool2d(x, self.kernel, self.stride)
+        if not any(self.padding):
+            return functional.avg_pool2d(x, self.kernel, self.stride)
         there = functional.pad(torch.ones_like(x[:1, :1]), self.padding)
         share = functional.avg_pool2d(there, self.kernel, self.stride)
         x = functional.pad(x, self.padding)
@@ -209,8 +135,13 @@ class Pool(nn.Module):
 class GlobalPool(nn.Module):
     """Mean over height and width: [N, C, H, W] to [N, C]."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.ofm_quantizer = ActivationQuantizer()
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3))
+        result: Tensor = self.ofm_quantizer(x.mean((2, 3)))
+        return result
 
 
 class Add(nn.Module):
@@ -219,16 +150,31 @@ class Add(nn.Module):
     def __init__(self, found: ConcreteLayer[int]):
         super().__init__()
         self.activate = _activation(found.layer.activation, found.ofm_depth)
+        self.ofm_quantizer = ActivationQuantizer()
 
     def forward(self, *maps: Tensor) -> Tensor:
         total = maps[0]
         for x in maps[1:]:
             total = total + x
-        result: Tensor = self.activate(total)
+        result: Tensor = self.ofm_quantizer(self.activate(total))
         return result
 
 
-class MatchDepth(nn.Module):
+class Activation(nn.Module):
+    """Batch norm and activation where no convolution is before them."""
+
+    def __init__(self, found: ConcreteLayer[int]):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(found.ofm_depth) if found.layer.norm else nn.Identity()
+        self.activate = _activation(found.layer.activation, found.ofm_depth)
+        self.ofm_quantizer = ActivationQuantizer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.ofm_quantizer(self.activate(self.norm(x)))
+        return result
+
+
+class MatchDepth(KeepsGrid):
     """The first channels of a map, zeros after them: [N, I, H, W] to [N, O, H, W]."""
 
     def __init__(self, found: ConcreteLayer[int]):
@@ -239,7 +185,7 @@ class MatchDepth(nn.Module):
         return functional.pad(x, (0, 0, 0, 0, 0, self.more))
 
 
-class DepthToSpace(nn.Module):
+class DepthToSpace(KeepsGrid):
     """Channels as pixels, in steps of 2: [N, 4 * O, H, W] to [N, O, 2 * H, 2 * W]."""
 
     def __init__(self, found: ConcreteLayer[int]):
@@ -254,7 +200,7 @@ class DepthToSpace(nn.Module):
         return x
 
 
-class Zero(nn.Module):
+class Zero(KeepsGrid):
     """Zeros of the shape that a pool with this stride has."""
 
     def __init__(self, found: ConcreteLayer[int]):
@@ -272,9 +218,14 @@ def _activation(name: str, depth: int) -> nn.Module:
     return module
 
 
-def _module(
+def module(
     found: ConcreteLayer[int], ifm_hw: tuple[int, int], generator: torch.Generator
 ) -> nn.Module:
+    """The module of a layer that reads maps of this height and width.
+
+    Raises:
+        ConfigError: it is an operation of a network that is there already.
+    """
     layer, kind = found.layer, found.layer.kind
     if kind in (LayerKind.CONV, LayerKind.DEPTHWISE):
         return Conv(found, ifm_hw, generator)
@@ -284,11 +235,9 @@ def _module(
         return Dense(found, generator)
     if kind in (LayerKind.AVERAGE_POOL, LayerKind.MAX_POOL):
         return Pool(found, ifm_hw)
-    if kind is LayerKind.ACTIVATION:
-        norm = nn.BatchNorm2d(found.ofm_depth) if layer.norm else nn.Identity()
-        return nn.Sequential(norm, _activation(layer.activation, found.ofm_depth))
     modules: dict[LayerKind, Callable[[ConcreteLayer[int]], nn.Module]] = {
         LayerKind.ADD: Add,
+        LayerKind.ACTIVATION: Activation,
         LayerKind.MATCH_DEPTH: MatchDepth,
         LayerKind.DEPTH_TO_SPACE: DepthToSpace,
         LayerKind.ZERO: Zero,
@@ -301,54 +250,6 @@ def _module(
         f"layer {layer.name!r} must be of a kind that can be trained, got {kind}: "
         f"an operation of a network that is there already"
     )
-
-
-class CandidateNet(nn.Module):
-    """A candidate's network: images f32 [N, C, H, W] to the output layer's values."""
-
-    def __init__(self, space: Space, candidate: Candidate, generator: torch.Generator):
-        super().__init__()
-        found = concrete_layers(space, candidate)
-        maps = {each.layer.name: (each.ofm_height, each.ofm_width) for each in found}
-        self.sources = {each.layer.name: each.inputs for each in found}
-        self.blocks = nn.ModuleDict()
-        for each in found:
-            if each.inputs:
-                module = _module(each, maps[each.inputs[0]], generator)
-                self.blocks[_key(each.layer.name)] = module
-
-    def forward(self, images: Tensor) -> Tensor:
-        results: dict[str, Tensor] = {}
-        x = images
-        for name, sources in self.sources.items():
-            if sources:
-                x = self.blocks[_key(name)](*(results[source] for source in sources))
-            results[name] = x
-        return x
-
-    def weights(self) -> dict[str, CompressedWeight]:
-        """The compressed weights, by the name of their layer."""
-        blocks = {name: self.blocks[_key(name)] for name, inputs in self.sources.items() if inputs}
-        return {name: block.weight for name, block in blocks.items() if isinstance(block, Weighted)}
-
-    def prune(self, progress: float) -> None:
-        """Refresh all masks; see `CompressedWeight.prune`."""
-        for weight in self.weights().values():
-            weight.prune(progress)
-
-
-def _key(name: str) -> str:
-    """A layer's name as torch allows it: dots separate modules there."""
-    return name.replace(".", "/")
-
-
-def build(space: Space, candidate: Candidate, generator: torch.Generator) -> CandidateNet:
-    """The candidate's module with fresh weights drawn from `generator`, not pruned yet.
-
-    Raises:
-        ConfigError: `candidate` is of another space, or of one made from a network.
-    """
-    return CandidateNet(space, candidate, generator)
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

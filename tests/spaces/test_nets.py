@@ -8,79 +8,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch to build modules")
 
+from torch.nn import functional  # noqa: E402
+
 from npusim.errors import ConfigError  # noqa: E402
 from spaces.base import Given  # noqa: E402
-from spaces.build_torch import CompressedWeight, Quantize, build  # noqa: E402
 from spaces.builder import SpaceBuilder  # noqa: E402
 from spaces.digits import digits  # noqa: E402
-
-
-def quantize(theta, r, bitwidth, mask=None):
-    theta = torch.tensor(theta, requires_grad=True)
-    r = torch.tensor(r, requires_grad=True)
-    mask = torch.ones_like(theta) if mask is None else torch.tensor(mask)
-    return theta, r, Quantize.apply(theta, r, mask, bitwidth)
-
-
-def test_quantized_values_follow_equation_3():
-    # b = 3: d = 0.6 / 3 = 0.2
-    _, _, q = quantize([-1.0, -0.6, -0.31, -0.09, 0.0, 0.11, 0.29, 0.7], 0.6, 3)
-    expected = [-0.6, -0.6, -0.4, 0.0, 0.0, 0.2, 0.2, 0.6]
-    np.testing.assert_allclose(q.detach(), expected, atol=1e-6)  # float32
-
-
-def test_one_bit_is_the_sign_and_never_zero():
-    _, _, q = quantize([-3.0, -1e-9, 0.0, 0.2], 0.5, 1)
-    assert q.tolist() == [-0.5, -0.5, 0.5, 0.5]
-
-
-def test_masked_weights_are_exactly_zero():
-    _, _, q = quantize([1.0, -1.0, 0.5], 1.0, 4, mask=[0.0, 1.0, 0.0])
-    assert q.tolist()[::2] == [0.0, 0.0]
-    assert q.tolist()[1] == pytest.approx(-1.0)
-
-
-def test_gradients_are_straight_through():
-    theta, r, q = quantize([-1.0, -0.31, 0.11, 0.7, 0.4], 0.6, 3, mask=[1.0, 1.0, 1.0, 1.0, 0.0])
-    (q * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])).sum().backward()
-    assert theta.grad.tolist() == [0.0, 2.0, 3.0, 0.0, 0.0]
-    # outside: sign(theta); inside: (Q - theta) / r
-    by_hand = -1.0 + 2 * (-0.4 + 0.31) / 0.6 + 3 * (0.2 - 0.11) / 0.6 + 4.0
-    assert r.grad.item() == pytest.approx(by_hand, abs=1e-5)
-
-
-def test_one_bit_passes_the_gradient_of_kept_weights():
-    theta, _, q = quantize([-3.0, 0.1, 0.2], 0.5, 1, mask=[1.0, 0.0, 1.0])
-    (q * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
-    assert theta.grad.tolist() == [1.0, 0.0, 3.0]
-
-
-def test_masks_close_to_exactly_the_largest_magnitudes():
-    weight = CompressedWeight((10, 10), 8, 7, torch.Generator().manual_seed(0))
-    kept = []
-    for progress in (0.0, 0.25, 0.5, 0.9, 1.0):
-        weight.prune(progress)
-        kept.append(int(weight.mask.sum()))
-        smallest_kept = weight.theta.abs()[weight.mask == 1].min()
-        pruned = weight.theta.abs()[weight.mask == 0]
-        assert pruned.numel() == 0 or pruned.max() <= smallest_kept
-    assert kept[0] == 100
-    assert kept[-1] == 7
-    assert kept == sorted(kept, reverse=True)
-
-
-@pytest.mark.parametrize(("bitwidth", "most"), [(1, 2), (2, 3), (4, 15), (8, 255)])
-def test_weights_have_at_most_the_levels_of_their_bits(bitwidth, most):
-    weight = CompressedWeight((64, 64), bitwidth, 64 * 64, torch.Generator().manual_seed(0))
-    levels = weight().detach().unique()
-    assert 2 <= len(levels) <= most
-    step = weight.log_range.exp() / max(2 ** (bitwidth - 1) - 1, 1)
-    np.testing.assert_allclose(levels / step.detach(), (levels / step.detach()).round(), atol=1e-4)
-
-
-def test_32_bits_leave_weights_as_they_are():
-    weight = CompressedWeight((5, 5), 32, 25, torch.Generator().manual_seed(0))
-    assert torch.equal(weight(), weight.theta)
+from spaces.nets import build  # noqa: E402
+from spaces.nets.candidate_net import recalibrate  # noqa: E402
 
 
 def test_padding_is_that_of_tflite():
@@ -203,3 +138,54 @@ def test_operations_of_networks_cannot_be_trained():
     space = net.build()
     with pytest.raises(ConfigError, match="layer 'op' must be of a kind that can be trained"):
         build(space, space.largest(), torch.Generator())
+
+
+def test_batch_norm_is_recalibrated_to_the_mean_over_the_batches():
+    net = built(lambda net, x: net.conv(x, 3, 1))
+    norm = net.blocks["conv1"].norm
+    norm.running_mean.fill_(100.0)
+    batches = [torch.randn(8, 4, 7, 6) + shift for shift in (0.0, 1.0)]
+    recalibrate(net, batches)
+    ofm = [functional.conv2d(x, net.weights()["conv1"]().detach()) for x in batches]
+    means = torch.stack([each.mean((0, 2, 3)) for each in ofm]).mean(0)
+    variances = torch.stack([each.var((0, 2, 3)) for each in ofm]).mean(0)
+    torch.testing.assert_close(norm.running_mean, means)
+    torch.testing.assert_close(norm.running_var, variances)
+    assert norm.momentum == 0.1
+    assert not norm.training
+    with pytest.raises(ConfigError, match="batches to recalibrate with must be one or more"):
+        recalibrate(net, [])
+
+
+def test_narrower_candidates_inherit_the_first_channels():
+    space = digits(widths=(0.5, 1.0), bitwidths=(4, 8), sparsities=(0.5, 1.0))
+    wide = build(space, space.largest(), torch.Generator().manual_seed(0))
+    narrow = build(space, space.candidate([0] * len(space.decisions)), torch.Generator())
+    narrow.inherit(wide.state_dict())
+    theirs, mine = wide.weights()["conv2"].theta, narrow.weights()["conv2"].theta
+    assert mine.shape == (16, 8, 3, 3)
+    assert torch.equal(mine, theirs[:16, :8])
+    assert narrow.weights()["conv2"].mask.all()
+    found = build(space, space.candidate([0] * len(space.decisions)), torch.Generator())
+    found.weights()["conv2"].theta.data = mine.data.clone()
+    found.weights()["conv2"].calibrate()
+    assert found.weights()["conv2"].log_range == narrow.weights()["conv2"].log_range
+    with pytest.raises(ConfigError, match=r"must be at least of shape \(16, 1, 3, 3\), got blocks"):
+        wide.inherit(narrow.state_dict())
+
+
+def test_the_number_format_is_that_of_all_weights():
+    space = digits()
+    net = build(space, space.largest(), torch.Generator().manual_seed(0), offset=True)
+    assert all(weight.offset for weight in net.weights().values())
+    assert not any(
+        weight.offset
+        for weight in build(space, space.largest(), torch.Generator()).weights().values()
+    )
+
+
+def test_strided_depthwise_convolutions_stay_in_float32():
+    net = built(lambda net, x: net.conv(net.depthwise(x, 3, 2, norm=False), 2, norm=False))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert net.block("depthwise1")(torch.ones(1, 4, 7, 6)).dtype == torch.float32
+        assert net(torch.ones(1, 4, 7, 6)).dtype == torch.bfloat16
