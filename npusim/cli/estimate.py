@@ -122,6 +122,8 @@ def _check(options: Mapping[str, Any]) -> None:
         if options["technologies"]:
             given = ", ".join(options["technologies"])
             raise ConfigError(f"--energy-memory must go with --energy, got {given}")
+    if options["scheme"] is not None and options["layers"]:
+        raise ConfigError(f"--width must not go with --scheme, got {options['scheme']}")
     if options["saving"] is not None and not options["layers"]:
         raise ConfigError(f"--saving must go with --width, got {options['saving']:g}")
     if options["saving"] is not None and not 0 <= options["saving"] <= 100:

@@ -93,11 +93,16 @@ _SCHEDULE = (
     click.option(
         "--decoder",
         type=click.Choice(["compiler", "stream"]),
-        default="compiler",
-        show_default=True,
-        help="Weights decode at a fixed rate, as Arm's compiler assumes, or as fast as their "
-        "streams let them: one chunk iteration a cycle.",
+        help="Weights decode at a fixed rate, as Arm's compiler assumes and as is taken if nothing "
+        "is given, or as fast as their streams let them: one chunk iteration a cycle.",
     ),
+    click.option(
+        "--scheme",
+        metavar="NAME[:PARAM=VALUE,...]",
+        help="What if the weights were coded by this compression scheme: its bytes and, unless "
+        "--decoder compiler is given, its decoder.",
+    ),
+    click.option("--lanes", type=int, help="Lanes of the scheme's decoder, if not its own."),
     click.option(
         "--cpu-cycles",
         multiple=True,
@@ -176,8 +181,16 @@ def schedule(options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `npusim.estimate` of what `schedule_options` took, but for the weights.
 
     Raises:
-        ConfigError: a number of cycles or bytes is none.
+        ConfigError: a number of cycles or bytes is none, or options exclude one another.
     """
+    if options["scheme"] is not None:
+        for other in ("encoder", "weights"):
+            if options[other] is not None:
+                raise ConfigError(f"--scheme must not go with --{other}, got {options['scheme']}")
+    elif options["lanes"] is not None:
+        raise ConfigError(f"--lanes must go with --scheme, got {options['lanes']}")
+    if options["lanes"] is not None and options["decoder"] is not None:
+        raise ConfigError(f"--lanes must not go with --decoder, got {options['decoder']}")
     limit = options["arena_limit"]
     return {
         "optimise": options["optimise"],

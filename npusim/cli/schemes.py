@@ -162,21 +162,7 @@ def vectors(name: str, folder: str, params: tuple[str, ...]) -> None:
 def _scheme(name: str, params: tuple[str, ...]) -> Scheme:
     from npusim import schemes as registered
 
-    return registered.get(name, **dict(_parameter(text) for text in params))
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    """``bits=4`` as name and value: an integer, true, false or text."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ConfigError(f"--param must be NAME=VALUE, got {text!r}")
-    known = {"true": True, "false": False, "none": None}
-    if value.lower() in known:
-        return name, known[value.lower()]
-    try:
-        return name, int(value)
-    except ValueError:
-        return name, value
+    return registered.get(name, **dict(map(registered.parse_parameter, params)))
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,8 +35,9 @@ def load_workloads(texts: Sequence[str], options: Mapping[str, Any]) -> list[Wor
 
     Raises:
         ConfigError, FormatError, UnknownNameError: no such file or candidate, or a bad one; no such
-            encoder, or statistics of weights that are none.
+            encoder or scheme, or statistics of weights that are none.
     """
+    from npusim import schemes
     from npusim.cost.what_if import Workload
     from npusim.weights import ENCODERS
 
@@ -53,7 +55,13 @@ def load_workloads(texts: Sequence[str], options: Mapping[str, Any]) -> list[Wor
         else:
             files.append(text)
     networks = load_models(files) if files else []
-    return [*(Workload.of(network, encoder, statistics) for network in networks), *found]
+    found = [*(Workload.of(network, encoder, statistics) for network in networks), *found]
+    if options["scheme"] is None:
+        return found
+    scheme, decoder = schemes.parse(options["scheme"]), None
+    if options["lanes"] is not None:
+        decoder = replace(scheme.decoder, lanes=options["lanes"])
+    return [workload.in_scheme(scheme, decoder) for workload in found]
 
 
 def _statistics(text: str) -> WeightStatistics:

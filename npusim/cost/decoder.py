@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -12,6 +13,24 @@ from npusim.cost.program import NpuOp
 from npusim.cost.weight_sizes import weight_streams
 from npusim.npu import NpuConfig
 from npusim.weights.chunks import planned_iterations
+
+
+class WeightDecoder(Protocol):
+    """Tells how long weights take to decode."""
+
+    @property
+    def name(self) -> str:
+        """One of `npusim.cost.estimate.DECODERS`."""
+
+    def cycles(self, op: NpuOp, ifm_bits: int, block_depth: int, depths: Sequence[int]) -> int:
+        """Cycles to decode all weights of an operation once; cores work side by side.
+
+        Args:
+            op, ifm_bits, block_depth, depths: as of `WeightSizes.slices`.
+
+        Raises:
+            ConfigError: only the shape of the operation's weights is known.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +51,13 @@ class ChunkDecoder:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    @property
+    def name(self) -> str:
+        """How schedules name this way of decoding."""
+        return "stream"
+
     def cycles(self, op: NpuOp, ifm_bits: int, block_depth: int, depths: Sequence[int]) -> int:
-        """Cycles to decode all weights of an operation once; cores work side by side.
-
-        Args:
-            op, ifm_bits, block_depth, depths: as of `WeightSizes.slices`.
-
-        Raises:
-            ConfigError: only the shape of the operation's weights is known.
-        """
+        """As `WeightDecoder.cycles`."""
         assert op.weights is not None
         key = (op.weights.key, op.depth_offset, ifm_bits, block_depth, *depths)
         if key not in self._known:

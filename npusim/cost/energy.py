@@ -9,7 +9,8 @@ the same machine share their constants too; `energy_ratio` compares them far clo
 bands.
 
 Differs: the weight decoder is charged by encoded bit, not by weight: its work follows the bits, and
-they are what is read again for every block.
+they are what is read again for every block. That of a compression scheme (`Cost.scheme`) is charged
+by its gates, the mean of low and high without tables that stand still, and the cycles it decodes.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ _COMPONENT: Final[Mapping[str, str]] = {
     "mac_operands_pj": "shram",
     "shram_pj_per_bit": "shram",
     "decoded_pj_per_bit": "decode",
+    "decoder_pj_per_kge_cycle": "decode",
     "idle_pj_per_cycle": "leakage",
     "leakage_mw": "leakage",
     "cpu_pj_per_cycle": "cpu",
@@ -193,7 +195,7 @@ def energy(
     known = energy_constants(constants)
     node = real("node_nm", node_nm, 3, 180)
     technologies = _technologies(cost, memories or {})
-    events = [_events(op, cost.clock_hz, technologies) for op in cost.ops]
+    events = [_events(op, cost, technologies) for op in cost.ops]
     prices = {name: known.price(name, node) for name in _COMPONENT}
     totals: defaultdict[str, float] = defaultdict(float)
     for counts in events:
@@ -233,10 +235,10 @@ def _technologies(cost: Cost, given: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _events(op: OpCost, clock_hz: float, technologies: Mapping[str, str]) -> dict[str, float]:
+def _events(op: OpCost, cost: Cost, technologies: Mapping[str, str]) -> dict[str, float]:
     """How often an operation makes each constant count."""
     counts: defaultdict[str, float] = defaultdict(float)
-    counts["leakage_mw"] = _PJ_PER_MW_S * op.cycles / clock_hz
+    counts["leakage_mw"] = _PJ_PER_MW_S * op.cycles / cost.clock_hz
     for role, moved in op.traffic.items():
         n_bytes = sum(moved.read_bytes.values()) + sum(moved.written_bytes.values())
         counts[f"{technologies[role]}_pj_per_bit"] += 8 * n_bytes
@@ -251,6 +253,9 @@ def _events(op: OpCost, clock_hz: float, technologies: Mapping[str, str]) -> dic
     counts["shram_pj_per_bit"] = (
         8 * 2 * sum(_moved(op, "feature_maps", read=read) for read in (True, False))
     )
+    if cost.scheme_decoder is not None:
+        counts["decoder_pj_per_kge_cycle"] = cost.scheme_decoder.logic_kge * op.decode_cycles
+        return counts
     # weights that are staged come by twice, but are decoded on their way out of the buffer only
     staged = _moved(op, "weights", read=False)
     counts["decoded_pj_per_bit"] = 8 * max(_moved(op, "weights", read=True) - staged, 0)

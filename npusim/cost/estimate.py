@@ -12,19 +12,22 @@ compiler prints, which is an estimate itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
+from npusim import schemes
 from npusim._arguments import choice, integer
 from npusim.cost import columns as col
 from npusim.cost.blocks import BlockConfig
-from npusim.cost.decoder import ChunkDecoder
+from npusim.cost.decoder import ChunkDecoder, WeightDecoder
 from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items, weight_values
 from npusim.cost.lowering import program as lower
 from npusim.cost.program import NpuOp, Program
 from npusim.cost.result import Cost, MapMemory, OpCost, Traffic, memory_role
 from npusim.cost.schedule import Schedule, Scheduler
+from npusim.cost.scheme_weights import SchemeWeights
 from npusim.cost.weight_sizes import ExactSizes, WeightSizes
 from npusim.errors import ConfigError
 from npusim.formats.vela_stream import is_compiled
@@ -36,6 +39,10 @@ from npusim.hardware import (
     machine,
 )
 from npusim.network import Network
+from npusim.npu import NpuConfig
+from npusim.schemes.base import Scheme
+from npusim.schemes.decoder import Decoder
+from npusim.schemes.ethos_u_mlw import EthosUMlw
 
 CpuCycles = Mapping[str, int] | Callable[[NpuOp], int]
 """Cycles, at the NPU's clock, of operations left to the CPU: by kind of the network's operation,
@@ -45,7 +52,8 @@ OPTIMISATIONS: Final = ("performance", "size")
 """What a schedule can be optimised for."""
 
 DECODERS: Final = ("compiler", "stream")
-"""How fast weights are decoded: as Arm's compiler assumes, or as their streams let them be."""
+"""How fast weights are decoded: as Arm's compiler assumes, or as their streams let them be. By the
+decoder of a scheme is a third way, called "scheme" in a `Cost`."""
 
 _CYCLES_MAX: Final = 1 << 62
 
@@ -60,7 +68,8 @@ def estimate(
     optimise: str = "performance",
     arena_limit_bytes: int | None = None,
     cpu_cycles: CpuCycles | None = None,
-    decoder: str = "compiler",
+    decoder: str | Decoder | None = None,
+    scheme: str | Scheme | None = None,
 ) -> Cost:
     """What one inference costs.
 
@@ -78,12 +87,17 @@ def estimate(
             which `Cost.notes` then says.
         decoder: "compiler": weights are decoded at the NPU's `weight_decoder_weights_per_cycle`,
             whatever they are; "stream": at one chunk iteration of their streams a cycle instead,
-            so that compression changes cycles. The schedule is the compiler's in both.
+            so that compression changes cycles. The schedule is the compiler's in both. None:
+            "compiler", or with a scheme that scheme's own; a record is taken instead of the latter.
+        scheme: a compression scheme, or its name, that codes the weights in the place of the NPU's
+            own: bytes in flash and of transfers, and cycles to decode, are the scheme's, and the
+            schedule is what the compiler would choose for these bytes. No Ethos-U reads them: what
+            if it did.
 
     Raises:
-        ConfigError: the network is compiled already, no block of an operation fits the NPU, or a
-            number of cycles is not an integer from 0 on.
-        UnknownNameError: no such npu, system config, memory mode, optimisation or decoder.
+        ConfigError: the network is compiled already, no block of an operation fits the NPU, a
+            number of cycles is not an integer from 0 on, or arguments exclude one another.
+        UnknownNameError: no such npu, system config, memory mode, optimisation, decoder or scheme.
 
     Source: [VELA] regor 5.2.0, which the tests compare with on real and random networks.
     """
@@ -93,22 +107,61 @@ def estimate(
         )
     target = npu if isinstance(npu, Machine) else machine(npu, system_config, memory_mode)
     program = network if isinstance(network, Program) else lower(network)
-    sizes = ExactSizes(target.npu) if weights is None else weights
     choice("optimise", optimise, OPTIMISATIONS)
-    choice("decoder", decoder, DECODERS)
-    encoder = getattr(sizes, "encoder", None)
-    if decoder == "stream" and encoder is None:
-        raise ConfigError(
-            f"decoder 'stream' must have weights that are known, got {type(sizes).__name__}"
-        )
+    sizes, decoding = _coding(target.npu, weights, decoder, scheme)
     if arena_limit_bytes is not None:
         integer("arena_limit_bytes", arena_limit_bytes, 1, _CYCLES_MAX)
     elif not target.spills:
         arena_limit_bytes = target.mode.arena_cache_size_bytes
-    chunks = None if decoder == "compiler" else ChunkDecoder(target.npu, encoder or "regor")
-    scheduler = Scheduler(program, target, sizes, chunks)
-    schedule = scheduler.run(optimise, arena_limit_bytes)
-    return cost_of(schedule, cpu_cycles, arena_limit_bytes)
+    schedule = Scheduler(program, target, sizes, decoding).run(optimise, arena_limit_bytes)
+    cost = cost_of(schedule, cpu_cycles, arena_limit_bytes)
+    return _in_scheme(cost, sizes) if isinstance(sizes, SchemeWeights) else cost
+
+
+def _coding(
+    npu: NpuConfig,
+    weights: WeightSizes | None,
+    decoder: str | Decoder | None,
+    scheme: str | Scheme | None,
+) -> tuple[WeightSizes, WeightDecoder | None]:
+    """What tells bytes of weights, and cycles to decode them: None for the compiler's rate."""
+    if isinstance(decoder, str):
+        choice("decoder", decoder, DECODERS)
+    own = decoder if isinstance(decoder, Decoder) else None
+    if scheme is not None:
+        if weights is not None:
+            raise ConfigError(f"scheme must not go with weights, got {type(weights).__name__}")
+        found = scheme if isinstance(scheme, Scheme) else schemes.get(scheme)
+        weights = SchemeWeights(npu, found, own)
+    elif own is not None:
+        raise ConfigError("decoder must be that of a scheme to be a record, got no scheme")
+    if isinstance(weights, SchemeWeights):
+        if decoder == "stream":
+            raise ConfigError(f"decoder 'stream' must not go with scheme {weights.scheme.name!r}")
+        return weights, None if decoder == "compiler" else weights
+    sizes = ExactSizes(npu) if weights is None else weights
+    if decoder != "stream":
+        return sizes, None
+    encoder = getattr(sizes, "encoder", None)
+    if encoder is None:
+        raise ConfigError(
+            f"decoder 'stream' must have weights that are known, got {type(sizes).__name__}"
+        )
+    return sizes, ChunkDecoder(npu, encoder)
+
+
+def _in_scheme(cost: Cost, weights: SchemeWeights) -> Cost:
+    """A cost labelled as that of another scheme than the NPU's own."""
+    name = weights.scheme.label
+    notes = [f"what if: weights are coded by scheme {name!r}, which no Ethos-U reads"]
+    if isinstance(weights.scheme, EthosUMlw):
+        notes = [f"what if: weights decode at the rates of scheme {name!r}, unlike in the compiler"]
+    if not weights.scheme.lossless:
+        notes.append(f"scheme {name!r} changes weights that it cannot code")
+    rates = weights.rates
+    all_cores = replace(rates, lanes=rates.lanes * weights.npu.n_cores)
+    decoder = all_cores if cost.decoder == "scheme" else None
+    return replace(cost, scheme=name, scheme_decoder=decoder, notes=(*notes, *cost.notes))
 
 
 def cost_of(

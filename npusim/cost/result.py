@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from npusim.cost.blocks import BlockConfig
+from npusim.schemes.decoder import Decoder
 
 BOUNDS: Final = (
     *("mac", "output", "issue", "decode", "weight_dma", "sram", "flash", "dram", "cpu", "none"),
@@ -185,7 +186,10 @@ class Cost:
         arena: what is in the arena, and when.
         arena_limit_bytes: that was asked for; None: no limit.
         n_cpu_ops: operations that the CPU executes.
-        decoder: how weights are decoded, one of `npusim.cost.estimate.DECODERS`.
+        decoder: how weights are decoded, one of `npusim.cost.estimate.DECODERS`, or "scheme".
+        scheme: the compression scheme that codes the weights if it is not the NPU's own.
+        scheme_decoder: what decodes that scheme, lanes of all cores; None where it is taken to be
+            as fast as the compiler assumes.
         too_small: memories that do not hold what is kept in them, of those whose size is known.
         notes: what the reader must know, such as operations whose cost is not in the total.
     """
@@ -207,6 +211,8 @@ class Cost:
     arena_limit_bytes: int | None = None
     n_cpu_ops: int = 0
     decoder: str = "compiler"
+    scheme: str = ""
+    scheme_decoder: Decoder | None = None
     too_small: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -240,6 +246,8 @@ class Cost:
             "fits": self.fits,
             "n_cpu_ops": self.n_cpu_ops,
             "decoder": self.decoder,
+            "scheme": self.scheme,
+            "scheme_decoder": self.scheme_decoder and self.scheme_decoder.to_json(),
             "too_small": list(self.too_small),
             "notes": list(self.notes),
             "ops": [op.to_json() for op in self.ops],

@@ -23,7 +23,7 @@ from npusim.cost.blocks import find_blocks
 from npusim.cost.buffering import Arrays, Buffering, Form, WeightPlan, Weights
 from npusim.cost.cascades import ArenaFitter, input_rows, primary_input
 from npusim.cost.cycles import OpCycles, op_cycles
-from npusim.cost.decoder import ChunkDecoder
+from npusim.cost.decoder import WeightDecoder
 from npusim.cost.flash import weight_values
 from npusim.cost.formats import map_formats
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
@@ -119,7 +119,7 @@ class Scheduler:
         program: Program,
         target: Machine,
         sizes: WeightSizes,
-        decoder: ChunkDecoder | None = None,
+        decoder: WeightDecoder | None = None,
     ):
         self.program, self.target, self.decoder = program, target, decoder
         self.roles = MemoryRoles.of(target)
@@ -188,7 +188,7 @@ class Scheduler:
         return Schedule(
             *(self.program, self.target, self.roles, rows, form),
             *(ranges, allocate(ranges), cycles, npu, total),
-            "compiler" if self.decoder is None else "stream",
+            "compiler" if self.decoder is None else self.decoder.name,
         )
 
     def _no_runs(self) -> Int64Array:

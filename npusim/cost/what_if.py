@@ -22,6 +22,7 @@ from npusim.cost.estimate import estimate
 from npusim.cost.lowering import program as lower
 from npusim.cost.program import Program
 from npusim.cost.result import Cost
+from npusim.cost.scheme_weights import SchemeWeights
 from npusim.cost.weight_sizes import ExactSizes, ExpectedSizes, Statistics, WeightSizes
 from npusim.errors import ConfigError
 from npusim.formats.vela_stream import is_compiled
@@ -35,6 +36,8 @@ from npusim.hardware import (
 )
 from npusim.network import Network
 from npusim.npu import NpuConfig
+from npusim.schemes.base import Scheme
+from npusim.schemes.decoder import Decoder
 
 NAMED: Final = ("npu", "system_config", "memory_mode")
 """What is varied by name; all else is a field of the hardware or `LIMIT`."""
@@ -89,6 +92,15 @@ class Workload:
     def expecting(self, statistics: Statistics) -> Workload:
         """The same with weights of which only that is known."""
         return Workload(self.program, lambda npu: ExpectedSizes(npu, statistics))
+
+    def in_scheme(self, scheme: Scheme, decoder: Decoder | None = None) -> Workload:
+        """The same with weights in a compression scheme's streams, see `npusim.estimate`.
+
+        Args:
+            scheme: that codes them.
+            decoder: rates to take instead of the scheme's own.
+        """
+        return Workload(self.program, lambda npu: SchemeWeights(npu, scheme, decoder))
 
     def cost(self, target: Machine, **options: Any) -> Cost:
         """What one inference costs on a machine; options as those of `npusim.estimate`."""

@@ -28,7 +28,7 @@ _WHERE = ("model", "npu", "system_config", "memory_mode")
 _MEASURES = (
     *("total_cycles", "npu_cycles", "macs", "inference_s", "sram_peak_bytes"),
     *("staging_peak_bytes", "flash_bytes", "weights_encoded_bytes", "arena_limit_bytes"),
-    *("fits", "n_cpu_ops", "decoder"),
+    *("fits", "n_cpu_ops", "decoder", "scheme"),
 )
 _TEXT_COLUMNS = ("name", "op", "bound", "traversal", "buffering", "obstacle", "block")
 OP_COLUMNS = (
@@ -170,7 +170,9 @@ def cost_table(costs: Sequence[Cost], npus: Sequence[str | NpuConfig] = ()) -> T
     """A row for each network and NPU; arguments and errors as of `cost_rows`."""
     from rich.table import Table
 
-    table = Table(title="costs of an inference")
+    named = {cost.scheme for cost in costs if cost.scheme}
+    what_if = f", what if weights were in scheme {', '.join(sorted(named))}" if named else ""
+    table = Table(title=f"costs of an inference{what_if}")
     table.add_column("model", overflow="fold", min_width=12)
     for name in ("npu", "system config", "memory mode"):
         table.add_column(name, no_wrap=True)
@@ -278,7 +280,8 @@ def notes(cost: Cost) -> list[str]:
 
 def _title(cost: Cost) -> str:
     where = ", ".join((cost.npu, cost.system_config, cost.memory_mode))
-    return f"{cost.model} on {where}"
+    what_if = f", what if weights were in scheme {cost.scheme}" if cost.scheme else ""
+    return f"{cost.model} on {where}{what_if}"
 
 
 def _caption(cost: Cost) -> str:

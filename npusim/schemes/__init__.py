@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from npusim import registry
-from npusim.errors import PluginError
+from npusim.errors import ConfigError, PluginError
 from npusim.schemes.base import Scheme, make
 
-__all__ = ["Scheme", "get", "names"]
+__all__ = ["Scheme", "get", "names", "parse"]
 
 _GROUP = "npusim.schemes"
 
@@ -37,3 +37,36 @@ def get(name: str, **parameters: Any) -> Scheme:
     if not (isinstance(kind, type) and issubclass(kind, Scheme)) or kind.name != name:
         raise PluginError(f"scheme {name!r} must be a Scheme of that name, got {kind!r}")
     return make(kind, parameters)
+
+
+def parse(text: str) -> Scheme:
+    """The scheme of a text such as ``rans`` or ``rans:states=8,precision=10``.
+
+    Values are integers, true, false, none or text.
+
+    Raises:
+        ConfigError, UnknownNameError, PluginError: as `get`, or the text is not of that form.
+
+    >>> parse("raw:bits=4").parameters
+    {'bits': 4}
+    """
+    name, colon, rest = text.partition(":")
+    return get(name, **dict(map(parse_parameter, rest.split(",") if colon else ())))
+
+
+def parse_parameter(text: str) -> tuple[str, Any]:
+    """Name and value of a parameter such as ``bits=4``.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"parameter of a scheme must be NAME=VALUE, got {text!r}")
+    known = {"true": True, "false": False, "none": None}
+    if value.lower() in known:
+        return name, known[value.lower()]
+    try:
+        return name, int(value)
+    except ValueError:
+        return name, value

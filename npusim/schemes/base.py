@@ -60,6 +60,21 @@ class Scheme(ABC):
         """The scheme's parameters by name."""
         return {field.name: getattr(self, field.name) for field in _fields(type(self))}
 
+    @property
+    def label(self) -> str:
+        """The scheme as `npusim.schemes.parse` takes it: parameters are named that are no default.
+
+        >>> from npusim import schemes
+        >>> schemes.get("rans", states=8).label
+        'rans:states=8'
+        """
+        given = [
+            f"{field.name}={str(value).lower() if isinstance(value, bool) else value}"
+            for field in _fields(type(self))
+            if (value := getattr(self, field.name)) != field.default
+        ]
+        return self.name + (":" + ",".join(given) if given else "")
+
     def fitted(self, bits: int, row_weights: int) -> Scheme:
         """The scheme for a layer, where its parameters depend on that.
 

@@ -79,6 +79,11 @@ class Decoder:
             math.ceil(self.lanes * (self.area_ge_high + high * self.table_bits)),
         )
 
+    @property
+    def logic_kge(self) -> float:
+        """Thousand gate equivalents of all lanes without tables, the mean of low and high."""
+        return self.lanes * (self.area_ge_low + self.area_ge_high) / 2000
+
     def to_json(self) -> dict[str, Any]:
         """JSON values: the attributes by name, and ``area_ge``: low and high with tables."""
         record = {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -104,13 +104,23 @@ def decode_cycles(
         rate = real("dma_bytes_per_cycle", dma_bytes_per_cycle, 0.125, _MOST // 8)
         dma_bits = int(8 * rate)
     array = scheme.checked(values)
-    parts = _parts(array, rates.lanes)
-    found = [scheme.symbols(part) for part in parts]
-    n_bytes = sum(scheme.size(part) for part in parts)
+    found = [scheme.symbols(part) for part in _parts(array, rates.lanes)]
+    n_bytes = sum(lane_bytes(scheme, array, rates.lanes))
     cycles, waits = _run(found, rates, fifo_bits, dma_bits)
     free = cycles if dma_bits == _MOST else _run(found, rates, _MOST, _MOST)[0]
     fetch = 0 if dma_bits == _MOST else -(-8 * n_bytes // dma_bits)
     return DecodeCycles(max(cycles, fetch), free, fetch, waits, n_bytes, array.size)
+
+
+def lane_bytes(scheme: Scheme, values: npt.ArrayLike, lanes: int) -> list[int]:
+    """Bytes of the streams of a decoder's lanes (arguments and errors: see `decode_cycles`).
+
+    >>> from npusim import schemes
+    >>> lane_bytes(schemes.get("raw"), [1] * 1000, lanes=2)
+    [480, 520]
+    """
+    integer("lanes", lanes, 1, _MOST)
+    return [scheme.size(part) for part in _parts(scheme.checked(values), lanes)]
 
 
 def _parts(values: Values, lanes: int) -> list[Values]:

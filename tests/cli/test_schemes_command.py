@@ -97,7 +97,7 @@ class TestShow:
         ("args", "message"),
         [
             (["zip"], "scheme must be one of "),
-            (["raw", "--param", "bits"], "--param must be NAME=VALUE, got 'bits'"),
+            (["raw", "--param", "bits"], "parameter of a scheme must be NAME=VALUE, got 'bits'"),
             (
                 ["raw", "--param", "bits=many"],
                 "bits of scheme 'raw' must be an integer, got 'many'",

@@ -14,6 +14,7 @@ from npusim.cost.energy import COMPONENTS, calibrate_energy, energy, energy_rati
 from npusim.cost.energy_constants import TAGS, Band, Constant, energy_constants
 from npusim.cost.result import Traffic
 from npusim.errors import ConfigError, UnknownNameError
+from npusim.schemes.decoder import Decoder
 
 SHIPPED = energy_constants().by_name
 ONE = {name: 1 for name in SHIPPED if name != "node_exponent"}
@@ -74,6 +75,7 @@ def test_every_constant_has_an_effect():
         cost_of(op_cost(traffic=traffic, ifm_bits=bits), cpu_op(), sram_peak_bytes=peak)
         for bits, peak in ((8, 1 << 16), (16, 1 << 18), (8, 1 << 20), (8, (1 << 20) + 1))
     ]
+    costs.append(cost_of(op_cost(decode_cycles=50), scheme_decoder=Decoder("weight")))
     memories = (None, {"on_chip_flash": "embedded_flash", "dram": "hyperram"})
 
     def totals(constants):
