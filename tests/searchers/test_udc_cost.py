@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Costs of relaxed networks against those of the candidates, and the paper's two lemmas."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import spaces
+from npusim.errors import UnknownNameError
+from searchers.udc.cost import MEASURES, RelaxedCost
+from searchers.udc.sampling import Decisions
+from spaces.base import Space
+from spaces.costs import costs
+from spaces.digits import digits
+from spaces.feasible import enumerate_all
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "spaces"))
+from random_spaces import small_spaces
+
+ROUNDING_BITS = 40
+"""One more non-zero weight: 32 bits, and what the entropy of the mask gains from it."""
+OPTIONS = {
+    "imagenet": {"operators": True, "resolutions": (160, 192, 224)},
+    "nas_bench_201": {"cells": 2},
+}
+TINY = digits(widths=(0.25, 0.5, 1.0), bitwidths=(2, 8), sparsities=(0.3,))
+
+
+def one_hot(space: Space, choices: np.ndarray) -> torch.Tensor:
+    return Decisions.of(space).one_hot(torch.from_numpy(choices))
+
+
+def random_pi(space: Space, seed: int) -> torch.Tensor:
+    decisions = Decisions.of(space)
+    logits = np.random.default_rng(seed).normal(0, 1.5, tuple(decisions.valid.shape))
+    return decisions.log_pi(torch.from_numpy(logits)).exp()
+
+
+def probabilities(space: Space, pi: torch.Tensor, choices: np.ndarray) -> np.ndarray:
+    return np.prod(pi.numpy()[np.arange(len(space.decisions)), choices], axis=1)
+
+
+class TestRelaxedCost:
+    @pytest.mark.parametrize("measure", MEASURES)
+    @pytest.mark.parametrize("name", spaces.names())
+    def test_of_candidates_is_that_of_the_space(self, name, measure):
+        space = spaces.get(name, **OPTIONS.get(name, {}))
+        choices = space.sample_many(np.random.default_rng(0), 100)
+        relaxed = RelaxedCost(space, measure)(one_hot(space, choices)).numpy()
+        slack = ROUNDING_BITS * len(space.layers) if measure == "size_bits" else 1e-6
+        difference = np.abs(relaxed - costs(space, choices, measure))
+        assert (difference <= slack + 1e-9 * relaxed).all()
+        assert relaxed.max() > 2 * relaxed.min()
+
+    @given(space=small_spaces())
+    @settings(max_examples=40)
+    def test_of_every_candidate_of_random_spaces(self, space):
+        choices = enumerate_all(space)[:2000]
+        for measure in MEASURES:
+            relaxed = RelaxedCost(space, measure)(one_hot(space, choices)).numpy()
+            slack = ROUNDING_BITS * len(space.layers) if measure == "size_bits" else 1e-6
+            assert (np.abs(relaxed - costs(space, choices, measure)) <= slack).all()
+
+    @given(space=small_spaces(), seed=st.integers(0, 1000))
+    @settings(max_examples=25)
+    def test_expected_is_the_mean_over_all_candidates(self, space, seed):
+        assume(space.decisions)
+        every = np.indices(tuple(space.n_options)).reshape(len(space.decisions), -1).T
+        pi = random_pi(space, seed)
+        for measure in MEASURES:
+            cost = RelaxedCost(space, measure)
+            mean = probabilities(space, pi, every) @ cost(one_hot(space, every)).numpy()
+            assert cost.expected(pi).item() == pytest.approx(mean, rel=1e-9)
+
+    def test_eight_bits_without_zeros_are_bytes(self):
+        space = digits()
+        largest = one_hot(space, np.array([space.largest().choices]))
+        by_layer = RelaxedCost(space).by_layer(largest)[0]
+        weights = [9 * 16, 9 * 16 * 32, 9 * 32 * 48, 480]
+        assert by_layer.tolist() == pytest.approx([8.0 * n for n in weights])
+
+    def test_grows_with_widths_and_bits_but_not_with_every_non_zero(self):
+        space = digits(bitwidths=(1, 4, 8))
+        cost = RelaxedCost(space)
+        start = np.array(space.largest().choices)
+        start[space.position("conv2.bitwidth")] = 0
+        rows = {}
+        for what in ("width", "bitwidth", "sparsity"):
+            position = space.position(f"conv2.{what}")
+            rows[what] = np.tile(start, (int(space.n_options[position]), 1))
+            rows[what][:, position] = np.arange(len(rows[what]))
+        found = {what: cost(one_hot(space, choices)).numpy() for what, choices in rows.items()}
+        assert (np.diff(found["width"]) > 0).all()
+        assert (np.diff(found["bitwidth"]) > 0).all()
+        # at 1 bit, s + H2(s) is highest near 2/3: [UDC] eq. (4) is not monotone in s
+        sparsities = space.decisions[space.position("conv2.sparsity")].options
+        assert sparsities[found["sparsity"].argmax()] == 0.7
+
+    def test_readings_of_the_paper_order_as_their_terms_do(self):
+        space = digits()
+        z = one_hot(space, space.sample_many(np.random.default_rng(0), 50))
+        default = RelaxedCost(space)(z)
+        assert (RelaxedCost(space, count_input_width=False)(z) >= default).all()
+        assert (RelaxedCost(space, bound="as_printed")(z) >= default).all()
+        largest = one_hot(space, np.array([space.largest().choices]))
+        for reading in ({"count_input_width": False}, {"bound": "as_printed"}):
+            assert RelaxedCost(space, **reading)(largest) == RelaxedCost(space)(largest)
+
+    @pytest.mark.parametrize("measure", MEASURES)
+    def test_gradient_is_that_of_the_formula(self, measure):
+        cost = RelaxedCost(TINY, measure)
+        z = torch.stack([random_pi(TINY, 0), random_pi(TINY, 1)]).requires_grad_()
+        assert torch.autograd.gradcheck(cost, (z,))
+
+    def test_gradient_is_finite_for_candidates(self):
+        space = spaces.get("imagenet", operators=True)
+        z = one_hot(space, space.sample_many(np.random.default_rng(0), 4)).requires_grad_()
+        RelaxedCost(space)(z).sum().backward()
+        assert torch.isfinite(z.grad).all()
+        assert z.grad.abs().max() > 0
+
+    def test_refuses_unknown_names(self):
+        with pytest.raises(UnknownNameError, match="measure must be one of macs"):
+            RelaxedCost(TINY, "cycles")
+        with pytest.raises(UnknownNameError, match="bound must be one of as_printed"):
+            RelaxedCost(TINY, bound="exact")
+
+
+class TestLemmas:
+    """[UDC] Lemmas 4.1 and 4.2, with the expectation of eq. (7) over candidates exactly."""
+
+    every = np.indices(tuple(TINY.n_options)).reshape(len(TINY.decisions), -1).T
+    cost = RelaxedCost(TINY)(one_hot(TINY, every)).numpy()
+
+    @given(seed=st.integers(0, 10_000), aim=st.integers(0, 10_000))
+    @settings(max_examples=100)
+    def test_the_penalty_bounds_how_far_the_most_likely_candidate_is_off(self, seed, aim):
+        """4.1 is the case of no penalty; this holds for any."""
+        pi = random_pi(TINY, seed)
+        target = self.cost[aim % len(self.cost)]
+        weights = probabilities(TINY, pi, self.every)
+        penalty = weights @ np.abs(self.cost - target)
+        off = np.abs(self.cost - target)[weights.argmax()]
+        assert off <= penalty / weights.max() * (1 + 1e-9)
+        assert (np.abs(self.cost - target) <= penalty / weights * (1 + 1e-9)).all()
+
+    @given(seed=st.integers(0, 10_000), data=st.data())
+    @settings(max_examples=100)
+    def test_undecided_decisions_always_have_a_penalty(self, seed, data):
+        """4.2: a decision between options of different cost is one-hot where there is none."""
+        gamma = np.random.default_rng(seed).integers(TINY.n_options)
+        free = [i for i, n in enumerate(TINY.n_options) if n > 1]
+        undecided = data.draw(st.lists(st.sampled_from(free), unique=True, max_size=3))
+        pi = one_hot(TINY, gamma[None])[0]
+        for position in undecided:
+            n = int(TINY.n_options[position])
+            pi[position, :n] = 0.5 * pi[position, :n] + 0.5 / n
+        weights = probabilities(TINY, pi, self.every)
+        target = self.cost[(self.every == gamma).all(1)][0]
+        penalty = weights @ np.abs(self.cost - target)
+        assert bool(penalty > 0) == bool(undecided)
