@@ -129,7 +129,7 @@ class NetworkBuilder:
         Args:
             kind: such as "CONV_2D"; one that `npusim.formats.tflite_schema` lists.
             inputs: in the order of the kind; None for an optional one left out.
-            scale: of the ofm; None for the ifm's quantization.
+            scale: of the ofm; None for the ifm's quantization, or none if `dtype` is float32.
             zero_point: of the ofm, if `scale` is given.
             dtype: of the ofm; None for the ifm's.
             shape: of the ofm; None to have it found by `npusim.ofm_shape`.
@@ -150,7 +150,7 @@ class NetworkBuilder:
             name or kind.lower(),
             ofm_shape(kind, tensors, values) if shape is None else tuple(shape),
             dtype or ifm.dtype,
-            ifm.quantization if scale is None else Quantization.of(scale, zero_point),
+            _quantization(ifm, dtype) if scale is None else Quantization.of(scale, zero_point),
         )
         op = Op(
             index=len(self._ops),
@@ -192,6 +192,10 @@ class NetworkBuilder:
         tensor = Tensor(index, unique, shape, dtype, quantization, data)
         self._tensors.append(tensor)
         return tensor
+
+
+def _quantization(ifm: Tensor, dtype: str | None) -> Quantization | None:
+    return None if dtype == "float32" else ifm.quantization
 
 
 def _attributes(kind: str, given: dict[str, Any]) -> dict[str, Attribute]:

@@ -205,12 +205,13 @@ _RULES: Final[Mapping[str, Callable[[str, _Inputs, _Attributes], Shape]]] = {
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), _resize),
     **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), _depth_to_space),
     **dict.fromkeys(("SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "TANH", "HARD_SWISH"), _same),
-    **dict.fromkeys(("RELU", "RELU6", "LEAKY_RELU", "QUANTIZE", "DEQUANTIZE"), _same),
+    **dict.fromkeys(("RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "PRELU"), _same),
+    **dict.fromkeys(("QUANTIZE", "DEQUANTIZE"), _same),
     "TRANSPOSE_CONV": _transpose_conv,
     "FULLY_CONNECTED": _fully_connected,
     "CONCATENATION": _concatenation,
     "RESHAPE": _reshape,
-    "PAD": _pad,
+    **dict.fromkeys(("PAD", "PADV2"), _pad),
     "TRANSPOSE": _transpose,
 }
 SHAPE_KINDS: Final = tuple(_RULES)

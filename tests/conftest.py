@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-_ORACLE = re.compile(r"ethos|vela|litert|mlw_codec|regor", re.IGNORECASE)
+_ORACLE = re.compile(r"ethos|vela|litert|mlw_codec|regor|tflite_micro", re.IGNORECASE)
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 
 

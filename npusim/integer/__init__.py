@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running int8 networks in integers, code for code as the runtimes do."""
 
-from npusim.integer.interpreter import OPERATORS, run
+from npusim.integer.interpreter import KINDS, run
 from npusim.integer.requantize import PROFILES
 
-__all__ = ["OPERATORS", "PROFILES", "run"]
+__all__ = ["KINDS", "PROFILES", "run"]

@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-PROFILES: Final = ("litert_ref", "litert_opt", "tflm")
-"""Whose numerics: LiteRT's reference kernels, its optimised ones, TFLite Micro's.
+PROFILES: Final = ("litert_ref", "litert_opt", "xnnpack", "tflm")
+"""Whose numerics: LiteRT's reference kernels, its optimised ones, those of XNNPACK, which it uses
+by default, with the optimised ones for what XNNPACK lacks; and TFLite Micro's.
 
-The first two are what LiteRT 2.3.0 computes, which the tests compare with; the last, which rounds
-twice everywhere, has not been compared with its runtime.
+The first three are what LiteRT 2.3.0 computes on x86; the tests compare with both runtimes.
 """
 
 Int64 = npt.NDArray[np.int64]
@@ -33,20 +33,38 @@ def multiplier(real: npt.ArrayLike) -> tuple[Int64, Int64]:
     return np.where(too_small, 0, m), np.where(too_small, 0, shift)
 
 
-def scaled(acc: Int64, m: Int64, shift: Int64, *, ties_up: bool = False) -> Int64:
+def high_product(a: npt.ArrayLike, b: npt.ArrayLike) -> Int64:
+    """``a * b / 2**31`` rounded to nearest, ties upwards."""
+    product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
+    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    return np.asarray(np.sign(nudged) * (np.abs(nudged) >> 31), np.int64)  # towards zero
+
+
+def shifted_right(values: Int64, right: npt.ArrayLike, *, ties_up: npt.ArrayLike = False) -> Int64:
+    """``values / 2**right`` to nearest, ties away from zero or, where `ties_up`, upwards."""
+    right = np.asarray(right, np.int64)
+    half = (1 << right) >> 1
+    half = half - ((values < 0) & (right > 0) & ~np.asarray(ties_up, np.bool_))
+    return np.asarray((values + half) >> right, np.int64)
+
+
+def scaled(acc: Int64, m: Int64, shift: Int64, *, ties_up: npt.ArrayLike = False) -> Int64:
     """``acc * m * 2**(shift - 31)``, rounded twice.
 
     The high half of the product is rounded to nearest, ties upwards; then the shift to the right,
-    ties away from zero or, with `ties_up`, upwards.
+    ties away from zero or, where `ties_up`, upwards.
     """
-    product = (acc << np.maximum(shift, 0)) * m
-    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
-    high = np.sign(nudged) * (np.abs(nudged) >> 31)  # towards zero
-    right = np.maximum(-shift, 0)
-    half = (1 << right) >> 1
-    if not ties_up:
-        half = half - ((high < 0) & (right > 0))
-    return np.asarray((high + half) >> right, np.int64)
+    high = high_product(acc << np.maximum(shift, 0), m)
+    return shifted_right(high, np.maximum(-shift, 0), ties_up=ties_up)
+
+
+def in_vectors(n: int, n_lanes: int) -> npt.NDArray[np.bool_]:
+    """Which of n values whole vectors hold; optimised kernels may round the rest otherwise.
+
+    >>> in_vectors(5, 2).tolist()
+    [True, True, True, True, False]
+    """
+    return np.arange(n) < n // n_lanes * n_lanes
 
 
 def rounded_away(values: npt.NDArray[Any]) -> Int64:
@@ -56,6 +74,16 @@ def rounded_away(values: npt.NDArray[Any]) -> Int64:
     [-3, 3]
     """
     return np.asarray(np.trunc(values + np.copysign(0.5, values)), np.int64)
+
+
+def rounded_even(acc: Int64, real: npt.ArrayLike) -> Int64:
+    """``acc * real`` in single precision to nearest integers, ties to even ones.
+
+    >>> rounded_even(np.array([3, 5]), 0.5).tolist()
+    [2, 2]
+    """
+    products = np.asarray(acc, np.float32) * np.asarray(real, np.float32)
+    return np.asarray(np.rint(products), np.int64)
 
 
 def divided_away(total: Int64, count: Int64) -> Int64:
