@@ -82,7 +82,7 @@ def cost_of(*ops: OpCost, **changes: Any) -> Cost:
         "npu_cycles": sum(op.npu_cycles for op in ops),
         "macs": sum(op.macs for op in ops),
         "sram_peak_bytes": 3000,
-        "staging_peak_bytes": 0,
+        "dram_peak_bytes": 0,
         "flash_bytes": 320,
         "weights_encoded_bytes": 300,
         "n_cpu_ops": sum(not op.on_npu for op in ops),

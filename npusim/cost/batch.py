@@ -164,7 +164,8 @@ class BatchEstimator:
         sram: whether live ranges are followed too; without, `sram_peak_bytes` is 0.
 
     Raises:
-        ConfigError: no machines.
+        ConfigError: no machines, or one whose schedule depends on what fits its SRAM: it keeps
+            feature maps elsewhere, or has an arena of limited size.
         UnknownNameError: no such NPU.
     """
 
@@ -178,6 +179,8 @@ class BatchEstimator:
         if not several:
             raise ConfigError("machines must be one or more, got none")
         self.machines = [one if isinstance(one, Machine) else machine(one) for one in several]
+        for one in self.machines:
+            _check_free(one)
         self.sram = sram
         self._index = _Index()
         self._tables = [_MachineTable(one) for one in self.machines]
@@ -231,6 +234,21 @@ def estimate_batch(
     return BatchEstimator(machines)(batch)
 
 
+def _check_free(target: Machine) -> None:
+    """Refuse machines that need a search of their own for every network."""
+    which = f"memory mode {target.mode.name!r} of {target.npu.name}"
+    if target.spills:
+        raise ConfigError(
+            f"machines of batches must keep feature maps where weights are staged, got {which}, "
+            "which npusim.estimate takes"
+        )
+    if (limit := target.mode.arena_cache_size_bytes) is not None:
+        raise ConfigError(
+            f"machines of batches must have arenas without limit, got {limit} bytes in {which}, "
+            "which npusim.estimate takes"
+        )
+
+
 class _Index:
     """Operations that differ, each once."""
 
@@ -278,7 +296,7 @@ class _MachineTable:
 
         roles = MemoryRoles.of(target)
         npu = target.npu
-        places = [roles.feature_maps, roles.constants, roles.staging, npu.axi_width_bytes]
+        places = [roles.feature_maps, roles.constants, roles.staging]
         arrays = npu_array(npu), rate_array(npu), memory_array(roles.memories)
         self.machine = (*arrays, np.array(places, np.int64))
         self.n_memories = len(roles.memories)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from npusim.cost import columns as col
 from npusim.cost.program import NpuOp, Program
 from npusim.cost.weight_sizes import WeightSizes
+from npusim.weights.format import SCALE_BYTES
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
@@ -68,6 +69,13 @@ class WeightPlan:
         total: Int64Array = self.n_bytes.sum(axis=1)
         return total
 
+    @property
+    def first_bytes(self) -> int:
+        """Of the first slice, without what pads its biases and scales."""
+        n_weight_bytes, n_scale_bytes = self.n_bytes[0].tolist()
+        n_channels = self.depths[1] - self.depths[0]
+        return int(n_weight_bytes + (SCALE_BYTES * n_channels if n_scale_bytes else 0))
+
 
 @dataclass(slots=True, eq=False)
 class Form:
@@ -97,10 +105,10 @@ class Form:
             *(self.cascade.copy(), self.rolling_bytes.copy(), self.runs.copy()),
         )
 
-    def starts_cascade(self, index: int) -> bool:
-        """Whether an operation is the first of its cascade."""
+    def continues_cascade(self, index: int) -> bool:
+        """Whether an operation reads a rolling buffer: it is in a cascade, but not the first."""
         cascade = self.cascade[index]
-        return bool(cascade) and (index == 0 or self.cascade[index - 1] != cascade)
+        return bool(cascade) and index > 0 and bool(self.cascade[index - 1] == cascade)
 
 
 @dataclass(slots=True, eq=False)
@@ -161,12 +169,21 @@ class Weights:
         element_access(self.rows[index], block, self.arrays[0], elements)
         return int(elements[col.WEIGHT_FETCHES])
 
-    def cycles(self, index: int, block: Int64Array, depth: int | None = None) -> int:
-        """Cycles of an operation whose weights are not buffered, or of a first slice of it."""
+    def cycles(
+        self, index: int, block: Int64Array, *, depth: int | None = None, staged: bool = False
+    ) -> int:
+        """Cycles of an operation, or of a first slice of it of so many channels.
+
+        Args:
+            index, block: of the operation.
+            depth: of the slice, after which another one follows; None: no slices.
+            staged: whether the weights are in their buffer.
+        """
         from npusim.cost.cycles_kernels import op_cycles
 
         row, places = self.rows[index].copy(), self.places[index].copy()
-        places[col.BUFFER_PLACE] = -1
+        if not staged:
+            places[col.BUFFER_PLACE] = -1
         if depth is not None:
             row[col.OFM_DEPTH] = depth
         cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
@@ -185,13 +202,17 @@ class Weights:
         *,
         staged: bool = False,
         double: bool = False,
+        staged_ifm: bool = False,
     ) -> Int64Array:
         """How an operation runs, int64 [N_PERF]; see `npusim.cost.buffering_kernels`."""
         from npusim.cost import buffering_kernels as kernels
 
         perf = np.empty(kernels.N_PERF, np.int64)
         how = np.array([stripe, slack_cycles, staged, double], np.int64)
-        machine = (*self.arrays, self.places[index])
+        places = self.places[index].copy()
+        if staged_ifm:
+            places[col.IFM_PLACE] = places[col.BUFFER_PLACE]
+        machine = (*self.arrays, places)
         n_bytes = np.ascontiguousarray(sizes.sum(axis=1))
         kernels.performance(
             *(self.rows[index], block, machine, np.array(depths, np.int64), n_bytes, how, perf)
@@ -267,7 +288,11 @@ class Buffering:
         time = self.usage.op_time[index]
         others = int(self.usage.buffer_bytes[time]) - sum(self.form.plans[index].buffer_bytes)
         used = max(others, 0) + int(self.usage.maps_bytes[time])
-        plan = replace(plan, slack_bytes=max(self.limit_bytes - used, 0))
+        plan = replace(
+            plan,
+            slack_cycles=self.form.plans[index].slack_cycles,
+            slack_bytes=max(self.limit_bytes - used, 0),
+        )
         if op.weights is None:
             return plan
         facts = self._facts(index, plan)
@@ -295,7 +320,8 @@ class Buffering:
             return depths
         first, step = int(kernels.first_slice_depth(facts, ratio)), 0
         if first < depth:
-            step = int(kernels.next_slices_depth(facts, self.weights.cycles(index, block, first)))
+            meanwhile = self.weights.cycles(index, block, depth=first, staged=True)
+            step = int(kernels.next_slices_depth(facts, meanwhile))
         while step:
             step = int(kernels.whole_blocks(facts, step))
             depths = (0, *range(first, depth, step), depth)
@@ -337,7 +363,10 @@ class Buffering:
         if not before and kernels.starts_network(facts):
             slack = kernels.STARTUP_CYCLES
         perf = self.weights.run(
-            *(index, block, stripe, depths, sizes, slack), staged=True, double=double
+            *(index, block, stripe, depths, sizes, slack),
+            staged=True,
+            double=double,
+            staged_ifm=self.form.continues_cascade(index),
         )
         if not shared:
             if facts[kernels.CAN_STAGE_IFM] and self._yields(index, perf, sum(buffer), plan):
@@ -388,7 +417,7 @@ class Buffering:
         n_stripes = -(-n_rows // int(form.stripes[index])) if form.cascade[index] else 1
         fetches = self.weights.fetches(index, form.blocks[index]) * n_stripes
         before = self.plans.get(index - 1)
-        inside = form.cascade[index] and not form.starts_cascade(index)
+        inside = form.continues_cascade(index)
         sliceable = op.unit in ("convolution", "depthwise", "product") and not op.transposed
         facts = np.zeros(kernels.N_FACTS, np.float64)
         facts[kernels.OFM_DEPTH] = row[col.OFM_DEPTH]

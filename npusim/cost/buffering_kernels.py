@@ -161,7 +161,8 @@ def performance(
     npu, rates, memories, places = machine
     height, slack, staged, double = how
     at = places.copy()
-    at[col.BUFFER_PLACE] = -1
+    if not staged:
+        at[col.BUFFER_PLACE] = -1
     stored = places[col.CONSTANT_PLACE]
     source = places[col.BUFFER_PLACE] if staged else stored
     part, elements = np.empty_like(row), np.empty(col.ACCESS_COLUMNS, np.int64)

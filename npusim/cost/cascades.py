@@ -11,7 +11,7 @@ Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -33,6 +33,8 @@ _CASCADED_KINDS: Final = (
     *("conv", "transpose_conv", "depthwise", "max_pool", "average_pool", "reduce_max"),
 )
 _DEPTH_ALIGNMENT: Final = 16
+_TABLE_SIZES: Final = (13, 29, 59, 127, 257, 541, 1109, 2357, 5087, 10273)
+"""Buckets of the compiler's hash table, which is never more than full."""
 
 
 def can_stripe(op: NpuOp) -> bool:
@@ -55,15 +57,15 @@ def primary_ifm(program: Program, op: NpuOp) -> View:
     return op.ifm2 if op.ifm2 is not None and primary_input(program, op) else op.ifm
 
 
-def input_rows(row: Int64Array, n_rows: int) -> int:
-    """Rows of the ifm that so many rows of the ofm need."""
+def input_rows(row: Int64Array, n_rows: int, height: int = col.IFM_HEIGHT) -> int:
+    """Rows of the ifm that so many rows of the ofm need; of ifm2 if that is the height's column."""
     span = (n_rows - 1) * int(row[col.STRIDE_HEIGHT] * row[col.STEP_HEIGHT]) + 1
     span += int((row[col.KERNEL_HEIGHT] - 1) * row[col.DILATION_HEIGHT])
     upscale = int(row[col.UPSCALE_HEIGHT])
     need = -(-span // upscale)
     if upscale == 2 and row[col.NEAREST]:
         need = span // 2 + 1
-    return min(need, int(row[col.IFM_HEIGHT]))
+    return min(need, int(row[height]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class ArenaFitter:
     make: Callable[[Int64Array], Form]
     live: Callable[[Form], LiveRanges]
     _bytes: Int64Array = field(init=False, repr=False)
+    _arena_bytes: Int64Array = field(init=False, repr=False)
     _n_uses: Int64Array = field(init=False, repr=False)
     _n_writes: Int64Array = field(init=False, repr=False)
     _reader: dict[int, int] = field(init=False, repr=False)
@@ -127,6 +130,7 @@ class ArenaFitter:
         maps = self.program.maps
         constant = np.array([map_.is_constant for map_ in maps], bool)
         self._bytes = np.where(constant, 0, map_bytes(self.table, self.formats))
+        self._arena_bytes = self._bytes
         self._n_uses, self._n_writes = np.zeros((2, len(maps)), np.int64)
         self._reader = {}
         for index, op in enumerate(self.program.ops):
@@ -136,12 +140,13 @@ class ArenaFitter:
                     self._reader[view.map] = index
             self._n_writes[op.ofm.map] += 1
 
-    def fit(self, whole: Form, buffered: Form, limit_bytes: int | None) -> Form:
+    def fit(self, whole: Form, buffered: Form | None, limit_bytes: int | None) -> Form:
         """A form within the limit if one is found.
 
         Args:
             whole: every operation in one piece, its weights unbuffered.
-            buffered: the same with buffers: what is best without a limit.
+            buffered: the same with buffers: what is best without a limit; None: cascades may be
+                better.
             limit_bytes: most that the arena may take; None: as little as possible.
         """
         smallest = self.make(self._smallest_stripes())
@@ -150,14 +155,18 @@ class ArenaFitter:
             guide = int(self.live(whole).usage_bytes[:-1].min(initial=0))
         cascades = self._build(smallest, whole, self._demand(smallest), guide)
         if limit_bytes is None:
-            limit_bytes = self.live(smallest).peak_bytes
-        if self.live(buffered).peak_bytes < limit_bytes:
+            limit_bytes = self._least_limit(smallest)
+        if buffered is not None and self.live(buffered).peak_bytes < limit_bytes:
             return buffered
-        for cascade in cascades:
+        for cascade in visiting_order(cascades):
             self._grow(cascade, smallest, whole, limit_bytes)
         plans = Buffering(self.weights, smallest, limit_bytes, self._usage(smallest)).run()
         smallest.plans = plans
         return smallest
+
+    def _least_limit(self, smallest: Form) -> int:
+        """The limit where the arena is to take as little as possible."""
+        return self.live(smallest).peak_bytes
 
     def _smallest_stripes(self) -> Int64Array:
         """As few rows as the stride of the operation after asks for."""
@@ -188,10 +197,10 @@ class ArenaFitter:
         local = np.zeros(n_ops, np.int64)
         for index, op in enumerate(self.program.ops):
             ifm, ofm = primary_ifm(self.program, op).map, op.ofm.map
-            local[index] = self._bytes[ifm] + sum(form.plans[index].buffer_bytes)
+            local[index] = self._arena_bytes[ifm] + sum(form.plans[index].buffer_bytes)
             together = ranges.of_map[ifm] == ranges.of_map[ofm] and ranges.of_map[ofm] >= 0
             if form.cascade[index] or not together:
-                local[index] += self._bytes[ofm]
+                local[index] += self._arena_bytes[ofm]
         return Demand(local, ranges.usage_bytes[ranges.op_time] - local, ranges)
 
     def _usage(self, form: Form) -> Usage:
@@ -222,16 +231,20 @@ class ArenaFitter:
             if cascade is None:
                 self._take(form, whole, index)
                 if self.program.ops[index].on_npu:
-                    peak = max(peak, int(demand.local[index] + demand.others[index]))
+                    peak = self._raised(peak, int(demand.local[index] + demand.others[index]))
                 index += 1
                 continue
             cascades.append(cascade)
             for member in range(cascade.first, cascade.last + 1):
                 form.cascade[member] = cascade.last
                 form.rolling_bytes[member] = cascade.rolling_bytes.get(member, 0)
-            peak = max(peak, cascade.n_bytes)
+            peak = self._raised(peak, cascade.n_bytes)
             index = cascade.last + 1
         return cascades
+
+    def _raised(self, peak: int, n_bytes: int) -> int:
+        """What cascades may use after so much had to be used."""
+        return max(peak, n_bytes)
 
     def _best_cascade(
         self, first: int, end: int, form: Form, demand: Demand, peak: int
@@ -252,8 +265,7 @@ class ArenaFitter:
             after = self._follower(index, form)
             if after is None or after >= end:
                 break
-            rolling[after] = self._rolling_bytes(index, after, form)
-            buffers += sum(form.plans[after].buffer_bytes) + rolling[after]
+            buffers += self._add_bytes(index, after, form, rolling)
             others.add(after, self._shares_range(ifm, after, demand))
             alone = int(demand.local[after] + demand.others[after])
             local = stored + buffers + int(self._bytes[self.program.ops[after].ofm.map])
@@ -304,15 +316,35 @@ class ArenaFitter:
         same = ifm.map == ofm and ifm.shape == op.ofm.shape
         return after if same and not whole and self.formats[ofm] == col.NHCWB16 else None
 
+    def _goes_in_place(self, index: int) -> bool:
+        """Whether the ofm of an operation can take the place of its primary ifm."""
+        op = self.program.ops[index]
+        i, o = primary_ifm(self.program, op).map, op.ofm.map
+        ifm, ofm = self.program.maps[i], self.program.maps[o]
+        stays = ifm.is_constant or ifm.is_output or ifm.is_variable or ofm.is_variable
+        alike = ifm.shape == ofm.shape and ifm.dtype == ofm.dtype
+        alike &= bool(self._bytes[i] == self._bytes[o])
+        alone = self._n_uses[i] == 1 and self._n_writes[o] == 1
+        return bool(self.table.in_place[index]) and alike and not stays and bool(alone)
+
+    def _add_bytes(self, index: int, after: int, form: Form, rolling: dict[int, int]) -> int:
+        """Bytes that a cascade needs for one more operation; its rolling buffer is noted."""
+        rolling[after] = self._rolling_bytes(index, after, form)
+        shared = self._goes_in_place(index) and rolling.get(index) == rolling[after]
+        return sum(form.plans[after].buffer_bytes) + (0 if shared else rolling[after])
+
     def _rolling_bytes(self, index: int, after: int, form: Form) -> int:
         """Bytes of the buffer between two operations of a cascade."""
         rows = self.weights.rows
-        made, used = int(form.stripes[index]), input_rows(rows[after], int(form.stripes[after]))
-        height = -(-(made + used) // used) * used
+        second = primary_input(self.program, self.program.ops[after])
+        height = col.IFM2_HEIGHT if second else col.IFM_HEIGHT
+        made = int(form.stripes[index])
+        used = input_rows(rows[after], int(form.stripes[after]), height)
+        n_rows = -(-(made + used) // used) * used
         _, _, width, depth = self.program.ops[index].ofm.shape
         depth = -(-depth // _DEPTH_ALIGNMENT) * _DEPTH_ALIGNMENT
         bits = self.program.maps[self.program.ops[index].ofm.map].bits
-        return _aligned(height * width * depth * bits // 8)
+        return _aligned(n_rows * width * depth * bits // 8)
 
     def _take(self, form: Form, other: Form, index: int) -> None:
         """Make one operation as it is in another form, outside of cascades."""
@@ -327,7 +359,7 @@ class ArenaFitter:
         parallel = max(0, usage.total_bytes(first) - cascade.local_bytes)
         inside = Demand(demand.local, demand.others.copy(), demand.ranges)
         ifm = primary_ifm(self.program, self.program.ops[first]).map
-        kept = int(self._bytes[ifm]) if self._n_uses[ifm] > 1 else 0
+        kept = int(self._arena_bytes[ifm]) if self._n_uses[ifm] > 1 else 0
         inside.others[first : last + 1] = parallel + kept
         inside.others[first] = parallel
         trial = form.copy()
@@ -362,10 +394,7 @@ class ArenaFitter:
         if first == 0:
             return None
         free = limit_bytes - usage.total_bytes(first - 1)
-        run_cycles = self.weights.cycles(first - 1, form.blocks[first - 1])
-        on_npu = self.program.ops[first - 1].on_npu
-        cycles = run_cycles if on_npu else 0
-        return replace(form.plans[first - 1], slack_cycles=cycles, slack_bytes=free)
+        return replace(form.plans[first - 1], slack_bytes=free)
 
     def _striped(self, first: int, last: int, n_rows: int, reference: Form) -> Form:
         """A form with that many rows at the end of a cascade, and what they need before."""
@@ -377,8 +406,11 @@ class ArenaFitter:
         form = self.make(stripes)
         for index in range(first, last + 1):
             if reference.plans[index].buffering == "single":
-                buffer = int(form.plans[index].slice_bytes.sum())
-                form.plans[index] = replace(form.plans[index], buffer_bytes=(buffer, 0))
+                form.plans[index] = replace(
+                    form.plans[index],
+                    buffer_bytes=(int(form.plans[index].slice_bytes.sum()), 0),
+                    slack_cycles=self.weights.cycles(index, form.blocks[index], staged=True),
+                )
         return form
 
     def _needs(
@@ -403,6 +435,24 @@ class ArenaFitter:
         if self.formats[view.map] == col.NHCWB16:
             depth = -(-depth // _DEPTH_ALIGNMENT) * _DEPTH_ALIGNMENT
         return _aligned(batch * height * width * depth * self.program.maps[view.map].bits // 8)
+
+
+def visiting_order(cascades: Sequence[Cascade]) -> list[Cascade]:
+    """The order in which cascades grow: that of the compiler's hash table, by last operation.
+
+    A cascade goes before those that share its bucket, or else before all.
+    """
+    order: list[Cascade] = []
+    n_buckets = 0
+    for n_before, cascade in enumerate(cascades):
+        moved = [cascade]
+        if n_before == n_buckets:
+            n_buckets = next(size for size in _TABLE_SIZES if size > n_buckets)
+            moved, order = [*order, cascade], []
+        for one in moved:
+            same = (i for i, o in enumerate(order) if (o.last - one.last) % n_buckets == 0)
+            order.insert(next(same, 0), one)
+    return order
 
 
 class _Others:

@@ -225,11 +225,10 @@ def _technologies(cost: Cost, given: Mapping[str, str]) -> dict[str, str]:
     for role, technology in given.items():
         choice("role of a memory", role, TECHNOLOGIES)
         choice(f"technology of {role}", technology, TECHNOLOGIES[role])
-    sram_bytes = cost.staging_peak_bytes or cost.sram_peak_bytes
     found = {}
     for role in dict.fromkeys(role for op in cost.ops for role in op.traffic):
         choice("role of a memory", role, TECHNOLOGIES)
-        n_smaller = sum(size < sram_bytes for size in _SRAM_SIZES)
+        n_smaller = sum(size < cost.sram_peak_bytes for size in _SRAM_SIZES)
         place = n_smaller if role == "sram" else 0
         found[role] = given.get(role, TECHNOLOGIES[role][place])
     return found

@@ -20,9 +20,11 @@ import numpy as np
 from npusim import schemes
 from npusim._arguments import choice, integer
 from npusim.cost import columns as col
+from npusim.cost.arena import Arena
 from npusim.cost.blocks import BlockConfig
 from npusim.cost.decoder import ChunkDecoder, WeightDecoder
 from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items, weight_values
+from npusim.cost.liveness import LiveRanges
 from npusim.cost.lowering import program as lower
 from npusim.cost.program import NpuOp, Program
 from npusim.cost.result import Cost, MapMemory, OpCost, Traffic, memory_role
@@ -81,8 +83,9 @@ def estimate(
         weights: tells what weights take in flash; None: exactly what Arm's compiler encodes.
         optimise: "performance" or "size": whether an arena without limit may be as large as is
             best for speed, or is to be as small as the compiler can make it.
-        arena_limit_bytes: most that the arena should take; like the compiler, the schedule may
-            need more, which `Cost.fits` then says. None: that of the memory mode, if it has one.
+        arena_limit_bytes: most that the arena should take, or the staging memory where feature
+            maps live elsewhere; like the compiler, the schedule may need more, which `Cost.fits`
+            then says. None: that of the memory mode, if it has one.
         cpu_cycles: of operations that the NPU cannot execute; None: they are not in the total,
             which `Cost.notes` then says.
         decoder: "compiler": weights are decoded at the NPU's `weight_decoder_weights_per_cycle`,
@@ -111,7 +114,7 @@ def estimate(
     sizes, decoding = _coding(target.npu, weights, decoder, scheme)
     if arena_limit_bytes is not None:
         integer("arena_limit_bytes", arena_limit_bytes, 1, _CYCLES_MAX)
-    elif not target.spills:
+    else:
         arena_limit_bytes = target.mode.arena_cache_size_bytes
     schedule = Scheduler(program, target, sizes, decoding).run(optimise, arena_limit_bytes)
     cost = cost_of(schedule, cpu_cycles, arena_limit_bytes)
@@ -176,16 +179,14 @@ def cost_of(
         _op_cost(schedule, index, cpu_cycles, n_bytes) for index, n_bytes in enumerate(usage)
     )
     flash = _flash_bytes(schedule)
-    arena = schedule.arena.n_bytes
-    if schedule.roles.constants == schedule.roles.feature_maps:
-        arena += flash
+    held = _held_bytes(schedule, flash)
     streams = {
         values: int(plan.n_bytes[:, 0].sum())
         for values, plan in zip(weight_values(program), schedule.form.plans, strict=True)
         if values is not None
     }
     n_cpu_ops = sum(not op.on_npu for op in program.ops)
-    overflows = _overflows(target, arena, flash)
+    overflows = _overflows(schedule, held)
     return Cost(
         model=program.name,
         npu=target.npu.name,
@@ -196,11 +197,12 @@ def cost_of(
         total_cycles=sum(op.cycles for op in ops),
         npu_cycles=sum(op.npu_cycles for op in ops),
         macs=sum(op.macs for op in ops),
-        sram_peak_bytes=arena,
-        staging_peak_bytes=0,
+        sram_peak_bytes=held["sram"],
+        dram_peak_bytes=held.get("dram", 0),
         flash_bytes=flash,
         weights_encoded_bytes=sum(streams.values()),
-        arena=_arena(schedule),
+        arena=_stretches(schedule.program, schedule.ranges, schedule.arena),
+        spilled=_stretches(schedule.program, schedule.spilled_ranges, schedule.spilled_arena),
         arena_limit_bytes=arena_limit_bytes,
         n_cpu_ops=n_cpu_ops,
         decoder=schedule.decoder,
@@ -297,7 +299,7 @@ def _bound(schedule: Schedule, index: int) -> str:
 def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
     """Bytes moved from and to each memory."""
     op, plan, roles = schedule.program.ops[index], schedule.form.plans[index], schedule.roles
-    moved, maps = schedule.cycles.moved_bytes[index], schedule.program.maps
+    moved = schedule.cycles.moved_bytes[index]
     n = len(roles.memories)
     read: list[dict[str, int]] = [{} for _ in range(n)]
     written: list[dict[str, int]] = [{} for _ in range(n)]
@@ -306,15 +308,14 @@ def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
         if n_bytes:
             to[memory][what] = to[memory].get(what, 0) + n_bytes
 
-    def place(map_index: int) -> int:
-        return roles.constants if maps[map_index].is_constant else roles.feature_maps
-
-    add(read, place(op.ifm.map), "feature_maps", int(moved[col.IFM_READ]))
-    if op.ifm2 is not None:
-        add(read, place(op.ifm2.map), "feature_maps", int(moved[col.IFM2_READ]))
-    add(written, place(op.ofm.map), "feature_maps", int(moved[col.OFM_WRITTEN]))
-    add(read, roles.feature_maps, "feature_maps", int(moved[col.SCRATCH_READ]))
-    add(written, roles.feature_maps, "feature_maps", int(moved[col.SCRATCH_WRITTEN]))
+    for to, place, column in (
+        (read, col.IFM_PLACE, col.IFM_READ),
+        (read, col.IFM2_PLACE, col.IFM2_READ),
+        (written, col.OFM_PLACE, col.OFM_WRITTEN),
+        (read, col.SCRATCH_PLACE, col.SCRATCH_READ),
+        (written, col.SCRATCH_PLACE, col.SCRATCH_WRITTEN),
+    ):
+        add(to, int(schedule.places[index, place]), "feature_maps", int(moved[column]))
     source = roles.constants
     if plan.buffering != "none":
         source = roles.staging
@@ -345,9 +346,8 @@ def _flash_bytes(schedule: Schedule) -> int:
     return flash_bytes(flash_items(schedule.program, encoded, schedule.target.npu.n_cores))
 
 
-def _arena(schedule: Schedule) -> tuple[MapMemory, ...]:
-    """What is in the arena, in the order of its ranges."""
-    program, ranges = schedule.program, schedule.ranges
+def _stretches(program: Program, ranges: LiveRanges, arena: Arena) -> tuple[MapMemory, ...]:
+    """What is in a memory, in the order of its ranges."""
     names: dict[int, str] = {}
     for index, one in enumerate(ranges.of_map.tolist()):
         if one >= 0:
@@ -367,21 +367,30 @@ def _arena(schedule: Schedule) -> tuple[MapMemory, ...]:
             n_bytes=int(ranges.n_bytes[i]),
             first_op=max(int(first[i]), 0),
             last_op=int(last[i]),
-            address=int(schedule.arena.address[i]),
+            address=int(arena.address[i]),
             at_peak=bool(at_peak[i]),
         )
         for i in sorted(names)
     )
 
 
-def _overflows(target: Machine, arena_bytes: int, flash_bytes: int) -> dict[str, str]:
+def _held_bytes(schedule: Schedule, flash_bytes: int) -> dict[str, int]:
+    """What each memory has to hold at once, by its name."""
+    roles = schedule.roles
+    held = dict.fromkeys((memory.name for memory in roles.memories), 0)
+    held[roles.memories[roles.staging].name] += schedule.arena.n_bytes
+    held[roles.memories[roles.feature_maps].name] += schedule.spilled_arena.n_bytes
+    held[roles.memories[roles.constants].name] += flash_bytes
+    return held
+
+
+def _overflows(schedule: Schedule, held: dict[str, int]) -> dict[str, str]:
     """By name of a memory that is too small: what it would have to hold."""
-    needed = {target.constants.name: flash_bytes, target.feature_maps.name: arena_bytes}
-    memories = {memory.name: memory for memory in (target.constants, target.feature_maps)}
     return {
-        name: f"{name} must hold {n_bytes:,} bytes, its size is {size:,}"
-        for name, n_bytes in needed.items()
-        if (size := memories[name].size_bytes) is not None and n_bytes > size
+        memory.name: f"{memory.name} must hold {held[memory.name]:,} bytes, its size is "
+        f"{memory.size_bytes:,}"
+        for memory in schedule.roles.memories
+        if memory.size_bytes is not None and held[memory.name] > memory.size_bytes
     }
 
 
@@ -391,6 +400,4 @@ def _notes(schedule: Schedule, n_cpu_ops: int, cpu_cycles: CpuCycles | None) -> 
         notes.append(f"{n_cpu_ops} operations of the CPU are not in the total cycles")
     if schedule.decoder == "stream":
         notes.append("weights are decoded at one chunk iteration a cycle, unlike in Arm's compiler")
-    if schedule.target.spills:
-        notes.append("feature maps are costed where they are, none is moved to the staging memory")
     return tuple(notes)

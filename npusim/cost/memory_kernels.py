@@ -109,7 +109,7 @@ def can_replace(ifm: Any, ofm: Any, maps: Any, formats: Any, owners: Any) -> Any
     """Whether map ofm may take the place of map ifm, so far as the maps decide."""
     if maps[ifm, _FLAGS] & (_IS_OUTPUT | _IS_ELSEWHERE | _IS_VARIABLE):
         return False
-    if maps[ofm, _FLAGS] & _IS_VARIABLE or formats[ifm] != formats[ofm]:
+    if maps[ofm, _FLAGS] & (_IS_ELSEWHERE | _IS_VARIABLE) or formats[ifm] != formats[ofm]:
         return False
     for column in range(_DTYPE + 1):
         if maps[ifm, column] != maps[ofm, column]:
@@ -135,6 +135,14 @@ def join_buffer(op: Any, n: Any, ops: Any, time: Any, ranges: Any, owners: Any) 
 
 
 @kernel
+def rolls_on(op: Any, ops: Any) -> Any:
+    """Whether an operation of a cascade reads a rolling buffer and writes one of the same size."""
+    if op + 1 == ops.shape[0] or ops[op + 1, _CASCADE] != ops[op, _CASCADE]:
+        return False
+    return ops[op, _ROLLING] > 0 and ops[op, _ROLLING] == ops[op + 1, _ROLLING]
+
+
+@kernel
 def find_ranges(accesses: Any, maps: Any, ops: Any, formats: Any, ranges: Any, owners: Any) -> Any:
     """Fill ranges and owners for one program; return the numbers of ranges and of time steps."""
     n_maps, n_ops = maps.shape[0], ops.shape[0]
@@ -151,9 +159,13 @@ def find_ranges(accesses: Any, maps: Any, ops: Any, formats: Any, ranges: Any, o
         by_op[op, 2] = time
         while last < accesses.shape[0] and accesses[last, _OP] == op:
             last += 1
-        if ops[op, _IN_PLACE] and not cascade and last > first:
+        if ops[op, _IN_PLACE] and last > first and (not cascade or rolls_on(op, ops)):
             ofm = accesses[last - 1, _MAP]
-            for row in range(first, last):
+            begins, ends = first, last
+            if cascade:
+                begins = first + ops[op, _ROLLING_INPUT]
+                ends = begins + 1
+            for row in range(begins, ends):
                 i = accesses[row, _MAP]
                 reads = accesses[row, _ROLE] == _READS
                 if reads and can_replace(i, ofm, maps, formats, owners):

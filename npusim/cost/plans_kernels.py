@@ -37,6 +37,7 @@ from npusim.cost.entries_kernels import (
     set_places,
 )
 from npusim.cost.weight_sizes_kernels import slice_bytes
+from npusim.weights.format import SCALE_BYTES as CHANNEL_BYTES
 
 NPU_CYCLES, TOTAL_CYCLES, SLACK_CYCLES, SLACK_BYTES = range(4)
 """Cycles of the NPU, of the slower of it and the memories; what the next one hides a transfer
@@ -104,12 +105,11 @@ def cut_depth(first: Any, step: Any, depth: Any, depths: Any) -> Any:
 
 @kernel
 def first_run(op: Any, entry: Any, depth: Any, machine: Any) -> Any:
-    """Cycles of a first slice of `depth` channels, unbuffered, before the next one."""
+    """Cycles of a first slice of `depth` channels, buffered, before the next one."""
     npu, rates, memories, roles = machine
     row, places = op[: col.ROW_COLUMNS].copy(), np.empty(col.PLACE_COLUMNS, np.int64)
     cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
     set_places(op, roles, places)
-    places[col.BUFFER_PLACE] = -1
     row[col.OFM_DEPTH] = depth
     op_cycles(row, entry[ENTRY_BLOCK:ENTRY_PERF], npu, rates, memories, places, cycles)
     return cycles[col.OP_CYCLES] - cycles[col.DRAIN_CYCLES]
@@ -245,16 +245,16 @@ def set_buffer(
     plan[SLACK_CYCLES] = perf[buf.LAST_SLICE]
     last = half1 if double and (n - 1) % 2 else half0
     plan[SLACK_BYTES] = _UNLIMITED - last
-    return totals[0]
+    return sizes[0, 0] + (CHANNEL_BYTES * (depths[1] - depths[0]) if sizes[0, 1] > 0 else 0)
 
 
 @kernel
 def table_wait(n_bytes: Any, machine: Any) -> Any:
-    """Cycles to copy a look-up table to the NPU's own memory, i64."""
+    """Cycles to copy a look-up table to the NPU's own memory, which takes a byte a cycle, i64."""
     _, _, memories, roles = machine
     stored = roles[1]
     read = transfer_cycles(n_bytes, stored, memories) + int(memories[stored, col.READ_LATENCY])
-    return max(read, n_bytes // roles[3] + int(memories[stored, col.WRITE_LATENCY]))
+    return max(read, n_bytes)
 
 
 @kernel
@@ -309,8 +309,7 @@ def make_plan(
         stored, staging = roles[1], roles[2]
         whole = copy_cycles(entry[ENTRY_WEIGHTS] + entry[ENTRY_SCALES], stored, staging, memories)
         waiting = run + max(copy_cycles(first, stored, staging, memories) - slack, 0)
-        last = plan[SLACK_CYCLES] if plan[N_SLICES] > 1 else run
-        plan[NPU_CYCLES] = max(whole - slack + last, waiting) + table
+        plan[NPU_CYCLES] = max(whole - slack + plan[SLACK_CYCLES], waiting) + table
     else:
         plan[NPU_CYCLES] = run + max(table - slack, 0)
     slowest = 0

@@ -129,13 +129,14 @@ def performance(
 ) -> dict[str, int]:
     """Twin of the kernel."""
     npu, rates, memories, places = machine
-    unbuffered = list(places)
-    unbuffered[c.BUFFER_PLACE] = -1
+    at = list(places)
+    if not staged:
+        at[c.BUFFER_PLACE] = -1
     stored, staging = places[c.CONSTANT_PLACE], places[c.BUFFER_PLACE]
     parts = [cut(row, stripe, end - start) for start, end in pairwise(depths)]
     runs, hides, visible = [], slack, 0
     for i, (part, n) in enumerate(zip(parts, n_bytes, strict=True)):
-        total, _, _, _, fill, drain = op_cycles(part, block, npu, rates, memories, unbuffered)
+        total, _, _, _, fill, drain = op_cycles(part, block, npu, rates, memories, at)
         is_first, is_last = i == 0, i == len(parts) - 1
         runs.append(total - (0 if is_first else fill) - (0 if is_last else drain))
         if staged:

@@ -129,7 +129,8 @@ def _replace(
         n_readers = sum(row[1:3] == [ifm, columns.READS] for row in map(list, accesses))
         n_writers = sum(row[1:3] == [ofm, columns.WRITES] for row in map(list, accesses))
         alike = list(maps[ifm][:5]) == list(maps[ofm][:5]) and formats[ifm] == formats[ofm]
-        free = not maps[ifm][6] & stays and not maps[ofm][6] & columns.IS_VARIABLE
+        fixed = columns.IS_ELSEWHERE | columns.IS_VARIABLE
+        free = not maps[ifm][6] & stays and not maps[ofm][6] & fixed
         if alike and free and n_readers == 1 and n_writers == 1:
             result.of_map[ofm] = _of_map(ifm, maps, formats, result)
             return

@@ -147,7 +147,7 @@ class OpCost:
 
 @dataclass(frozen=True, slots=True)
 class MapMemory:
-    """One stretch of the arena: a feature map, or several that take each other's place, or a
+    """One stretch of a memory: a feature map, or several that take each other's place, or a
     weight buffer.
 
     Attributes:
@@ -156,7 +156,7 @@ class MapMemory:
         first_op: index of the first operation it is alive in.
         last_op: index of the last one.
         address: where the allocator puts it.
-        at_peak: whether it is alive when the arena is fullest.
+        at_peak: whether it is alive when the memory is fullest.
     """
 
     name: str
@@ -179,11 +179,14 @@ class Cost:
         total_cycles: sum of the operations' cycles, the CPU's as far as the user gave them.
         npu_cycles: sum of their NPU cycles.
         macs: sum of theirs.
-        sram_peak_bytes: the arena: what the allocator needs in the feature maps' memory.
-        staging_peak_bytes: the same of the staging memory where that is another one, else 0.
+        sram_peak_bytes: what the allocator needs in SRAM: for the arena, or where feature maps
+            live in DRAM for those that are staged, and weight buffers; constants if they are there.
+        dram_peak_bytes: the same of DRAM: feature maps that are not staged, and constants; 0
+            without.
         flash_bytes: weights, biases, scales, tables and constants; not the command stream.
         weights_encoded_bytes: of all weight streams, each counted once.
-        arena: what is in the arena, and when.
+        arena: what of that is in SRAM, but for constants, and when.
+        spilled: what of it is in DRAM.
         arena_limit_bytes: that was asked for; None: no limit.
         n_cpu_ops: operations that the CPU executes.
         decoder: how weights are decoded, one of `npusim.cost.estimate.DECODERS`, or "scheme".
@@ -204,10 +207,11 @@ class Cost:
     npu_cycles: int
     macs: int
     sram_peak_bytes: int
-    staging_peak_bytes: int
+    dram_peak_bytes: int
     flash_bytes: int
     weights_encoded_bytes: int
     arena: tuple[MapMemory, ...] = ()
+    spilled: tuple[MapMemory, ...] = ()
     arena_limit_bytes: int | None = None
     n_cpu_ops: int = 0
     decoder: str = "compiler"
@@ -223,7 +227,7 @@ class Cost:
 
     @property
     def fits(self) -> bool:
-        """Whether the arena is within the limit that was asked for, and all within its memory."""
+        """Whether SRAM is within the limit that was asked for, and all within its memory."""
         limit = self.arena_limit_bytes
         return not self.too_small and (limit is None or self.sram_peak_bytes <= limit)
 
@@ -239,7 +243,7 @@ class Cost:
             "macs": self.macs,
             "inference_s": self.inference_s,
             "sram_peak_bytes": self.sram_peak_bytes,
-            "staging_peak_bytes": self.staging_peak_bytes,
+            "dram_peak_bytes": self.dram_peak_bytes,
             "flash_bytes": self.flash_bytes,
             "weights_encoded_bytes": self.weights_encoded_bytes,
             "arena_limit_bytes": self.arena_limit_bytes,

@@ -3,7 +3,8 @@
 
 The schedule is the one that Arm's compiler chooses: without a limit of the arena every operation
 runs as a whole, as fast as it can; with one, or for the least arena, `npusim.cost.cascades` cuts
-operations into stripes.
+operations into stripes. Where feature maps do not live in the memory in which weights are staged,
+`npusim.cost.staging` moves those there that fit.
 
 Source: [VELA] regor 5.2.0.
 """
@@ -11,7 +12,7 @@ Source: [VELA] regor 5.2.0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -20,7 +21,7 @@ import numpy as np
 from npusim.cost import columns as col
 from npusim.cost.arena import Arena, allocate
 from npusim.cost.blocks import find_blocks
-from npusim.cost.buffering import Arrays, Buffering, Form, WeightPlan, Weights
+from npusim.cost.buffering import UNLIMITED_BYTES, Arrays, Buffering, Form, WeightPlan, Weights
 from npusim.cost.cascades import ArenaFitter, input_rows, primary_input
 from npusim.cost.cycles import OpCycles, op_cycles
 from npusim.cost.decoder import WeightDecoder
@@ -30,6 +31,7 @@ from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
 from npusim.cost.memory_table import MemoryTable, memory_table
 from npusim.cost.program import Program
 from npusim.cost.rows import Int64Array, memory_array, npu_array, rate_array, row
+from npusim.cost.staging import BoolArray, Stager, StagingFitter, rolling_maps, table_within
 from npusim.cost.weight_sizes import WeightSizes
 from npusim.hardware import Machine
 from npusim.memories import Memory
@@ -70,9 +72,12 @@ class Schedule:
         target: on what.
         roles: its memories.
         rows: of the operations, with the bytes of their weights, int64 [n_ops, ROW_COLUMNS].
+        places: which of the memories their data is in, int64 [n_ops, PLACE_COLUMNS].
         form: stripes, cascades, blocks and how each operation gets its weights.
-        ranges: of the arena.
+        ranges: of the arena; where feature maps live elsewhere, of the staging memory.
         arena: where they are.
+        spilled_ranges: of the feature maps that are not staged, where they live elsewhere.
+        spilled_arena: where these are.
         cycles: of each operation on its own.
         npu_cycles: with the transfers that it waits for, int64 [n_ops].
         total_cycles: of the slower of NPU and memories, int64 [n_ops]; 0 on the CPU.
@@ -83,9 +88,12 @@ class Schedule:
     target: Machine
     roles: MemoryRoles
     rows: Int64Array
+    places: Int64Array
     form: Form
     ranges: LiveRanges
     arena: Arena
+    spilled_ranges: LiveRanges
+    spilled_arena: Arena
     cycles: OpCycles
     npu_cycles: Int64Array
     total_cycles: Int64Array
@@ -131,8 +139,8 @@ class Scheduler:
         self.rows = np.array(rows, np.int64).reshape(-1, col.ROW_COLUMNS)
         memories = memory_array(self.roles.memories)
         self.arrays: Arrays = (npu_array(target.npu), rate_array(target.npu), memories)
-        self.places = self._places()
-        self.weights = Weights(program, self.rows, self.places, self.arrays, sizes)
+        places = self._places(np.zeros(len(program.maps), bool))
+        self.weights = Weights(program, self.rows, places, self.arrays, sizes)
 
     def run(self, optimise: str = "performance", limit_bytes: int | None = None) -> Schedule:
         """The schedule.
@@ -140,9 +148,12 @@ class Scheduler:
         Args:
             optimise: "performance" or "size": whether the arena, where it has no limit, may be as
                 large as is best for speed, or is to be as small as possible.
-            limit_bytes: most that the arena should take; the schedule may need more.
+            limit_bytes: most that the arena should take; the schedule may need more. Of the
+                staging memory, where feature maps live elsewhere.
         """
         whole = self.form(self.rows[:, col.OFM_HEIGHT])
+        if self.target.spills:
+            return self._run_staged(whole, optimise, limit_bytes)
         form = whole.copy()
         form.plans = Buffering(self.weights, form).run()
         if optimise == "size" or limit_bytes is not None:
@@ -151,6 +162,15 @@ class Scheduler:
             )
             form = fitter.fit(whole, form, None if optimise == "size" else limit_bytes)
         return self.measure(form)
+
+    def _run_staged(self, whole: Form, optimise: str, limit_bytes: int | None) -> Schedule:
+        """The schedule where feature maps live elsewhere than in the memory that has a limit."""
+        limit = UNLIMITED_BYTES if limit_bytes is None else limit_bytes
+        facts = self.program, self.table, self.formats, self.weights
+        fitter = StagingFitter(*facts, self.form, self.live, limit)
+        form = fitter.fit(whole, None, None if optimise == "size" else limit)
+        staged = Stager(*facts, limit).run(form, self._memory_schedule(form))
+        return self.measure(form, staged)
 
     def form(self, stripes: Int64Array) -> Form:
         """The form in which every operation computes so many rows at a time, unbuffered."""
@@ -167,14 +187,32 @@ class Scheduler:
                 )
         return form
 
-    def live(self, form: Form) -> LiveRanges:
-        """Live ranges of the arena."""
-        return live_ranges(self.table, self.formats, self._memory_schedule(form))
+    def live(self, form: Form, staged: BoolArray | None = None) -> LiveRanges:
+        """Live ranges of the memory that has a limit: the arena, or the staging memory.
 
-    def measure(self, form: Form) -> Schedule:
-        """The schedule of a form."""
-        ranges = self.live(form)
-        rows, cycles = self._measure(form)
+        Args:
+            form: of the program.
+            staged: which maps are in the staging memory, [n_maps]; None: rolling buffers alone.
+        """
+        table = self.table
+        if self.target.spills:
+            table = table_within(
+                table, rolling_maps(self.program, form) if staged is None else staged
+            )
+        return live_ranges(table, self.formats, self._memory_schedule(form))
+
+    def measure(self, form: Form, staged: BoolArray | None = None) -> Schedule:
+        """The schedule of a form.
+
+        Args:
+            form: of the program.
+            staged: which maps are in the staging memory, [n_maps], where they live elsewhere.
+        """
+        nowhere = np.zeros(len(self.program.maps), bool)
+        ranges = self.live(form, staged)
+        spilled = self._spilled(form, nowhere if staged is None else ~staged)
+        places = self._places(nowhere if staged is None else staged)
+        rows, cycles = self._measure(form, places)
         npu = np.array(
             [
                 self._npu_cycles(index, form.plans, int(cycles.cycles[index, col.OP_CYCLES]))
@@ -186,9 +224,12 @@ class Scheduler:
         on_npu = np.array([op.on_npu for op in self.program.ops], bool)
         total = np.where(on_npu, np.maximum(npu, slowest), 0)
         return Schedule(
-            *(self.program, self.target, self.roles, rows, form),
-            *(ranges, allocate(ranges), cycles, npu, total),
-            "compiler" if self.decoder is None else self.decoder.name,
+            *(self.program, self.target, self.roles, rows, places, form),
+            ranges,
+            allocate(ranges),
+            spilled,
+            allocate(spilled),
+            *(cycles, npu, total, "compiler" if self.decoder is None else self.decoder.name),
         )
 
     def _no_runs(self) -> Int64Array:
@@ -196,7 +237,14 @@ class Scheduler:
 
         return np.zeros((len(self.program.ops), N_PERF), np.int64)
 
-    def _places(self) -> Int64Array:
+    def _spilled(self, form: Form, outside: BoolArray) -> LiveRanges:
+        """Live ranges of the maps outside of the staging memory."""
+        schedule = replace(
+            self._memory_schedule(form), buffer_bytes=np.zeros((len(form.plans), 2), np.int64)
+        )
+        return live_ranges(table_within(self.table, outside), self.formats, schedule)
+
+    def _places(self, staged: BoolArray) -> Int64Array:
         """Which memory each operation's maps, weights, buffer and scratch map are in."""
         roles = self.roles
         maps = np.array(
@@ -206,6 +254,7 @@ class Scheduler:
             ],
             np.int64,
         )
+        maps[staged] = roles.staging
         places = np.empty((len(self.program.ops), col.PLACE_COLUMNS), np.int64)
         for index, op in enumerate(self.program.ops):
             ifm2 = op.ifm if op.ifm2 is None else op.ifm2
@@ -244,9 +293,9 @@ class Scheduler:
         whole = plans[before].depths == plans[index].depths and len(plans[index].depths) == 2
         return same and whole and plans[before].buffer_bytes == plans[index].buffer_bytes
 
-    def _measure(self, form: Form) -> tuple[Int64Array, OpCycles]:
+    def _measure(self, form: Form, places: Int64Array) -> tuple[Int64Array, OpCycles]:
         """Rows with bytes and decoding of weights, and the cycles of operations on their own."""
-        rows, places = self.rows.copy(), self.places.copy()
+        rows, places = self.rows.copy(), places.copy()
         copied = np.zeros(len(form.plans), np.int64)
         for index, plan in enumerate(form.plans):
             rows[index, [col.WEIGHT_BYTES, col.SCALE_BYTES]] = plan.n_bytes.sum(axis=0)
@@ -258,7 +307,7 @@ class Scheduler:
             if plan.buffering == "none":
                 places[index, col.BUFFER_PLACE] = -1
                 continue
-            hidden = int(plan.slice_bytes[0]) if plan.pre_buffered else 0
+            hidden = plan.first_bytes if plan.pre_buffered else 0
             copied[index] = max(int(plan.n_bytes[:, 0].sum()) - hidden, 0)
         npu = self.target.npu
         if self.decoder is not None:  # whose pace replaces the one that is the same for all weights
@@ -277,24 +326,21 @@ class Scheduler:
         if plan.buffering == "none":
             return run_cycles + max(table - slack, 0)
         first = copy_cycles(
-            int(plan.slice_bytes[0]), self.roles.constants, self.roles.staging, self.arrays[2]
+            plan.first_bytes, self.roles.constants, self.roles.staging, self.arrays[2]
         )
-        last = plan.slack_cycles if len(plan.depths) > 2 else run_cycles
-        all_copied = plan.transfer_cycles - slack + last
+        all_copied = plan.transfer_cycles - slack + plan.slack_cycles
         waiting = run_cycles + max(int(first) - slack, 0)
         return max(all_copied, waiting) + table
 
     def _table_cycles(self, n_bytes: int) -> int:
-        """Cycles to copy a look-up table to the NPU's own memory."""
+        """Cycles to copy a look-up table to the NPU's own memory, which takes a byte a cycle."""
         if not n_bytes:
             return 0
         from npusim.cost.cycles_kernels import transfer_cycles
 
         stored = self.roles.constants
-        source = self.roles.memories[stored]
         read = int(transfer_cycles(n_bytes, stored, self.arrays[2]))
-        write = n_bytes // self.target.npu.axi_width_bytes
-        return max(read + source.read_latency_cycles, write + source.write_latency_cycles)
+        return max(read + self.roles.memories[stored].read_latency_cycles, n_bytes)
 
 
 def striped_rows(rows: Int64Array, stripes: Int64Array) -> Int64Array:
@@ -302,7 +348,7 @@ def striped_rows(rows: Int64Array, stripes: Int64Array) -> Int64Array:
     striped = rows.copy()
     for index, n_rows in enumerate(stripes.tolist()):
         if n_rows < rows[index, col.OFM_HEIGHT]:
-            need = input_rows(rows[index], n_rows)
-            striped[index, col.OFM_HEIGHT], striped[index, col.IFM_HEIGHT] = n_rows, need
-            striped[index, col.IFM2_HEIGHT] = min(need, int(rows[index, col.IFM2_HEIGHT]))
+            striped[index, col.OFM_HEIGHT] = n_rows
+            for height in (col.IFM_HEIGHT, col.IFM2_HEIGHT):
+                striped[index, height] = input_rows(rows[index], n_rows, height)
     return striped

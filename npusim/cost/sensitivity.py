@@ -93,7 +93,7 @@ def sensitivities(
         for name, value in _continuous(target).items()
     ]
     less = int(base.sram_peak_bytes * (1 - step))
-    if less > 0 and not target.spills:
+    if less > 0:
         cost = workload.cost(target, **{**options, LIMIT: less})
         found.append(
             _of_ends(LIMIT, base.sram_peak_bytes, base, (cost.sram_peak_bytes, cost), None)

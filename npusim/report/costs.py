@@ -27,7 +27,7 @@ ROLES = ("sram", "dram", "flash")
 _WHERE = ("model", "npu", "system_config", "memory_mode")
 _MEASURES = (
     *("total_cycles", "npu_cycles", "macs", "inference_s", "sram_peak_bytes"),
-    *("staging_peak_bytes", "flash_bytes", "weights_encoded_bytes", "arena_limit_bytes"),
+    *("dram_peak_bytes", "flash_bytes", "weights_encoded_bytes", "arena_limit_bytes"),
     *("fits", "n_cpu_ops", "decoder", "scheme"),
 )
 _TEXT_COLUMNS = ("name", "op", "bound", "traversal", "buffering", "obstacle", "block")
@@ -287,8 +287,8 @@ def _title(cost: Cost) -> str:
 def _caption(cost: Cost) -> str:
     text = f"{1000 * cost.inference_s:,.3f} ms at {cost.clock_hz / 1e6:,.0f} MHz; "
     text += f"arena {cost.sram_peak_bytes:,} B"
-    if cost.staging_peak_bytes:
-        text += f", staging {cost.staging_peak_bytes:,} B"
+    if cost.dram_peak_bytes:
+        text += f"; DRAM {cost.dram_peak_bytes:,} B"
     return f"{text}; flash {cost.flash_bytes:,} B"
 
 

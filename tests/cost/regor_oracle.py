@@ -55,6 +55,30 @@ const_mem_area=Axi1
 arena_mem_area=Axi0
 cache_mem_area=Axi0
 """
+_SPILLING = """
+[architecture]
+macs={macs}
+cores={n_cores}
+[vela]
+system_config_name=Ethos_U65_High_End
+memory_mode_name=Dedicated_Sram
+[System_Config.Ethos_U65_High_End]
+core_clock=1e9
+axi0_port=Sram
+axi1_port=Dram
+Sram_clock_scale=1.0
+Sram_burst_length=32
+Sram_read_latency=32
+Sram_write_latency=32
+Dram_clock_scale=0.234375
+Dram_burst_length=128
+Dram_read_latency=500
+Dram_write_latency=250
+[Memory_Mode.Dedicated_Sram]
+const_mem_area=Axi1
+arena_mem_area=Axi1
+cache_mem_area=Axi0
+"""
 _OPTIONS = """
 [compiler]
 enable_db=true
@@ -78,15 +102,17 @@ def compile_model(
     *,
     slices: bool = True,
     sram_only: bool = False,
+    spills: bool = False,
     optimise: str = "performance",
     limit_bytes: int = 1 << 32,
 ) -> Any:
     """What the compiler returns; without `slices` it cuts no layer to buffer its weights, with
-    `sram_only` weights and feature maps are in the same memory."""
+    `sram_only` weights and feature maps are in the same memory, and with `spills` both are in DRAM,
+    on the system Ethos_U65_High_End; the limit is that of the arena, or of the staging memory."""
     model = model if isinstance(model, bytes) else to_bytes(model)
     regor = pytest.importorskip("ethosu.regor", reason="ethos-u-vela is the oracle")
     architecture, macs, n_cores = NPUS[npu]
-    system = _SYSTEM
+    system = _SPILLING if spills else _SYSTEM
     if sram_only:
         system = system.replace("Shared_Sram", "Sram_Only").replace("=Axi1", "=Axi0")
     return regor.compile(

@@ -133,6 +133,12 @@ def test_errors() -> None:
         Batch.of([])
     with pytest.raises(ConfigError, match="machines must be one or more"):
         BatchEstimator([])
+    spilling = machine("ethos-u65-256", "Ethos_U65_High_End", "Dedicated_Sram")
+    with pytest.raises(ConfigError, match="must keep feature maps where weights are staged, got"):
+        BatchEstimator([MACHINES[0], spilling])
+    limited = machine("ethos-u55-128", overrides={"arena_cache_size_bytes": 5000})
+    with pytest.raises(ConfigError, match="must have arenas without limit, got 5000 bytes in"):
+        BatchEstimator(limited)
     with pytest.raises(UnknownNameError, match="ethos-u77"):
         BatchEstimator("ethos-u77")
     with pytest.raises(UnknownNameError, match="weight statistics"):

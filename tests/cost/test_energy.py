@@ -113,9 +113,9 @@ def test_sram_is_of_the_class_that_holds_the_arena():
         *("sram_64kib", "sram_64kib", "sram_256kib", "sram_256kib", "sram_1mib"),
         *("sram_4mib", "sram_4mib"),
     ]
-    staged = cost_of(op_cost(), sram_peak_bytes=1 << 22, staging_peak_bytes=1 << 17)
-    assert energy(staged).technologies["sram"] == "sram_256kib"
-    given = energy(staged, memories={"sram": "sram_4mib"})
+    small = cost_of(op_cost(), sram_peak_bytes=1 << 17, dram_peak_bytes=1 << 22)
+    assert energy(small).technologies["sram"] == "sram_256kib"
+    given = energy(small, memories={"sram": "sram_4mib"})
     assert given.technologies == {"sram": "sram_4mib", "off_chip_flash": "nor_flash"}
 
 
