@@ -29,9 +29,14 @@ def rice_bits(values: Int64Array, counts: Int64Array) -> tuple[int, int]:
     >>> rice_bits(np.array([0, 3]), np.array([1, 2]))
     (1, 8)
     """
-    bits = [int((((values >> k) + 1 + k) * counts).sum()) for k in range(RICE_K_MAX + 1)]
-    k = int(np.argmin(bits))
-    return k, bits[k]
+    n = int(counts.sum())
+    best = n + int(values @ counts)
+    for k in range(1, RICE_K_MAX + 1):
+        bits = n * (1 + k) + int((values >> k) @ counts)
+        if bits >= best:  # each step saves less than the one before, and costs as much
+            return k - 1, best
+        best = bits
+    return RICE_K_MAX, best
 
 
 class BitWriter:

@@ -14,6 +14,7 @@ from npusim.schemes.base import Scheme, Values, signed_range
 from npusim.schemes.bitstream import BitReader, BitWriter, checked_levels, rice_bits
 from npusim.schemes.decoder import Decoder, Symbols
 from npusim.schemes.statistics import (
+    CODE_MAX,
     CODES,
     VALUE_MAX,
     nonzero_codes,
@@ -78,7 +79,7 @@ class MaskArithmetic(Scheme):
         counts[VALUE_MAX] = 0
         if self.nonzeros == "raw":
             return -(-(bits + self.bits * int(counts.sum())) // 8)
-        return -(-(bits + rice_bits(np.array(CODES), counts)[1]) // 8)
+        return -(-(bits + rice_bits(CODES, counts)[1]) // 8)
 
     def _encode(self, values: Values) -> bytes:
         codes = nonzero_codes(values[values != 0])
@@ -118,7 +119,7 @@ class MaskArithmetic(Scheme):
         reader.at += 8 * used
         n_nonzeros = int(np.count_nonzero(mask))
         if self.nonzeros == "gr":
-            levels = nonzero_values(reader.rice(n_nonzeros, k, max(CODES)))
+            levels = nonzero_values(reader.rice(n_nonzeros, k, CODE_MAX))
         else:
             levels = reader.signed(n_nonzeros, self.bits)
         reader.finish()

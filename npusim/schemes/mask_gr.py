@@ -12,6 +12,7 @@ from npusim.schemes.base import Scheme, Values
 from npusim.schemes.bitstream import BitReader, BitWriter, rice_bits
 from npusim.schemes.decoder import Decoder, Symbols
 from npusim.schemes.statistics import (
+    CODE_MAX,
     CODES,
     VALUE_MAX,
     nonzero_codes,
@@ -46,7 +47,7 @@ class MaskGr(Scheme):
     def _size(self, values: Values) -> int:
         counts = value_counts(values)
         counts[VALUE_MAX] = 0
-        return -(-(_K_BITS + values.size + rice_bits(np.array(CODES), counts)[1]) // 8)
+        return -(-(_K_BITS + values.size + rice_bits(CODES, counts)[1]) // 8)
 
     def _encode(self, values: Values) -> bytes:
         codes = nonzero_codes(values[values != 0])
@@ -61,7 +62,7 @@ class MaskGr(Scheme):
         reader = BitReader(stream)
         k = reader.field(_K_BITS)
         mask = reader.fields(n, 1) == 1
-        codes = reader.rice(int(mask.sum()), k, max(CODES))
+        codes = reader.rice(int(mask.sum()), k, CODE_MAX)
         reader.finish()
         values = np.zeros(n, np.int16)
         values[mask] = nonzero_values(codes)

@@ -13,6 +13,7 @@ from npusim.schemes.base import Scheme, Values
 from npusim.schemes.bitstream import BitReader, BitWriter, rice_bits
 from npusim.schemes.decoder import Decoder, Symbols
 from npusim.schemes.statistics import (
+    CODE_MAX,
     CODES,
     VALUE_MAX,
     nonzero_codes,
@@ -57,7 +58,7 @@ class MaskRleGr(Scheme):
         lengths, n_runs = runs.lengths, runs.counts
         if runs.last:
             lengths, n_runs = np.append(lengths, runs.last), np.append(n_runs, 1)
-        bits = rice_bits(lengths, n_runs)[1] + rice_bits(np.array(CODES), counts)[1]
+        bits = rice_bits(lengths, n_runs)[1] + rice_bits(CODES, counts)[1]
         return -(-(2 * _K_BITS + bits) // 8)
 
     def _encode(self, values: Values) -> bytes:
@@ -82,7 +83,7 @@ class MaskRleGr(Scheme):
         if n > reader.end << k_run:  # more than all bits can say
             raise reader.truncated()
         values = np.empty(n, np.int16)
-        most = max(CODES)
+        most = CODE_MAX
         status, at = take_runs(reader.words, reader.at, reader.end, k_run, k_code, most, values)
         reader.at = int(at)
         if status == -1:

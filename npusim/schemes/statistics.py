@@ -42,8 +42,11 @@ def nonzero_values(codes: Int64Array) -> Int64Array:
     return np.where(codes & 1, -magnitudes, magnitudes)
 
 
-CODES: Final = tuple(int(code) for code in nonzero_codes(np.arange(-VALUE_MAX, VALUE_MAX + 1)))
+CODES: Final = nonzero_codes(np.arange(-VALUE_MAX, VALUE_MAX + 1))
 """Of each weight -255..255; that of zero is meaningless."""
+CODES.setflags(write=False)
+CODE_MAX: Final = 2 * VALUE_MAX - 1
+"""The largest of them."""
 
 
 @dataclass(frozen=True, slots=True)

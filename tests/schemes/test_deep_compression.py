@@ -4,43 +4,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from squeezenet_file import COUNT_BYTES, PLAIN, Layer, read_layers
 
 from npusim import schemes
 
 pytestmark = pytest.mark.data
-
-PLAIN = {"index_bits": 4, "huffman": False}
-N_LAYERS = 26
-CODEBOOK_BYTES = 4 * 256
-COUNT_BYTES = 4
-"""Before our entries; the file has all counts together at its beginning."""
-
-
-def shapes() -> Iterator[tuple[int, ...]]:
-    """Convolutions of SqueezeNet 1.0, O I H W, in the order of the file."""
-    yield 96, 3, 7, 7
-    ifm_depth = 96
-    for squeezed in (16, 16, 32, 32, 48, 48, 64, 64):
-        expanded = 4 * squeezed
-        yield squeezed, ifm_depth, 1, 1
-        yield expanded, squeezed, 1, 1
-        yield expanded, squeezed, 3, 3
-        ifm_depth = 2 * expanded
-    yield 1000, 512, 1, 1
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Entries as the file has them, and the codes that its own format says they are."""
-
-    payload: bytes
-    codes: np.ndarray
 
 
 @pytest.fixture(scope="module")
@@ -53,30 +25,14 @@ def content(models_dir: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def layers(content: bytes) -> list[Layer]:
-    counts = np.frombuffer(content, "<u4", N_LAYERS).tolist()
-    at, found = 4 * N_LAYERS, []
-    for n, shape in zip(counts, shapes(), strict=True):
-        at += CODEBOOK_BYTES + 4 * shape[0]  # shared weights and biases
-        payload = content[at : at + n + (n + 1) // 2]
-        at += len(payload)
-        nibbles = np.frombuffer(payload, np.uint8, offset=n)
-        runs = np.stack([nibbles & 15, nibbles >> 4], axis=1).ravel()[:n].astype(np.int64)
-        codes = np.zeros(np.prod(shape), np.uint8)
-        codes[np.cumsum(runs + 1) - 1] = np.frombuffer(payload, np.uint8, n)
-        found.append(Layer(payload, codes))
-    assert at == len(content)
-    return found
-
-
-def weights(layer: Layer) -> np.ndarray:
-    return layer.codes.view(np.int8).astype(np.int16)
+    return read_layers(content)
 
 
 def test_our_streams_are_the_files_but_for_zeros_at_the_end(content, layers):
     scheme = schemes.get("deep-compression", **PLAIN)
     ours = 0
     for layer in layers:
-        stream = scheme.encode(weights(layer))[COUNT_BYTES:]
+        stream = scheme.encode(layer.weights)[COUNT_BYTES:]
         ours += len(stream)
         if layer.codes[-1]:
             assert stream == layer.payload
@@ -92,7 +48,7 @@ def test_our_streams_are_the_files_but_for_zeros_at_the_end(content, layers):
 def test_the_files_weights_are_decoded(layers):
     scheme = schemes.get("deep-compression", **PLAIN)
     for layer in layers:
-        values = weights(layer)
+        values = layer.weights
         zeros_at_end = values.size - 1 - int(np.flatnonzero(values)[-1])
         n = values.size - zeros_at_end
         entries = len(layer.payload) * 2 // 3
@@ -103,7 +59,7 @@ def test_the_files_weights_are_decoded(layers):
 def test_huffman_codes_make_it_smaller(layers):
     plain = schemes.get("deep-compression", **PLAIN)
     coded = schemes.get("deep-compression", index_bits=4)
-    sizes = [[s.size(weights(layer)) for s in (plain, coded)] for layer in layers]
+    sizes = [[s.size(layer.weights) for s in (plain, coded)] for layer in layers]
     total = [sum(column) for column in zip(*sizes, strict=True)]
     assert 0.80 < total[1] / total[0] < 0.84
 
@@ -112,6 +68,6 @@ def test_huffman_codes_make_it_smaller(layers):
 def test_every_scheme_brings_the_weights_back(name, layers):
     for layer in itertools.islice(layers, 0, None, 5):
         scheme = schemes.get(name).fitted(bits=8, row_weights=layer.codes.size // 16)
-        stream = scheme.encode(weights(layer))
-        assert scheme.size(weights(layer)) == len(stream)
-        np.testing.assert_array_equal(scheme.decode(stream, layer.codes.size), weights(layer))
+        stream = scheme.encode(layer.weights)
+        assert scheme.size(layer.weights) == len(stream)
+        np.testing.assert_array_equal(scheme.decode(stream, layer.codes.size), layer.weights)
