@@ -179,6 +179,6 @@ def needs_nhwc(program: Program, op: NpuOp, view: View, role: int) -> bool:
     if op.kind == "reverse" and role == WRITES:
         return True
     bits = [program.maps[one.map].bits for one in (op.ifm, op.ofm)]
-    if op.kind == "copy":
+    if op.kind in ("copy", "reverse"):
         return max(bits) == 32
     return op.kind == "reduce_sum" and role == READS and bits[0] == 32

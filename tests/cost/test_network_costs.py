@@ -137,6 +137,18 @@ def test_random_networks():
     assert_near(found, 0.93)
 
 
+@pytest.mark.parametrize(
+    "seed", [222, 356, 477, 504, 960, 1009, 1261, 1448, 1607, 1941, 2026, 2779, 2848, 2919, 2950]
+)
+def test_graphs_that_once_differed(seed):
+    """Activations across parts and whole copies, batches with a depth multiplier, mirrors, pads."""
+    rng = np.random.default_rng((77, seed))
+    n_ops, dtype = int(rng.integers(2, 9)), "int8" if rng.random() < 0.7 else "int16"
+    network = RandomGraph(rng, list(KINDS), n_ops, dtype).build()
+    report = oracle.compile_model(network, "ethos-u55-128").perf_report
+    assert estimate(network, "ethos-u55-128").total_cycles == report.totalCycles
+
+
 @pytest.mark.slow
 def test_many_random_networks():
     found = list(compiled(range(1000, 4000)))

@@ -37,7 +37,9 @@ def fuse_activations(steps: list[Step]) -> list[Step]:
 
 
 def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
-    if before.kind in ("cpu", "activation", "copy") or "activation" in before.attributes:
+    if before.kind in ("cpu", "activation") or "activation" in before.attributes:
+        return False
+    if before.kind == "copy" and not (_is_whole(before.ifm) and _is_whole(before.ofm)):
         return False
     if UNITS[before.kind] in ("compound", "dma"):
         transposes = before.kind == "transpose" and before.ofm.value.dtype in ("int8", "uint8")
@@ -53,9 +55,14 @@ def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
     if before.ofm.part is not None and not _covers(before.ofm):
         return False
     is_shaped = before.attributes.get("deepened") or _is_windowed(before)
+    is_shaped = is_shaped or activation.ofm.part is not None
     if is_shaped and before.ofm.shape != activation.ifm.shape:
         return False
     return same_scales(activation.ifm, activation.ofm)
+
+
+def _is_whole(link: Link) -> bool:
+    return link.part is None or link.part == link.shape
 
 
 def _is_windowed(step: Step) -> bool:
@@ -219,7 +226,7 @@ def _npu_op(maps: _Maps, step: Step) -> NpuOp:
     window = step.window
     return NpuOp(
         name,
-        step.kind,
+        "reverse" if step.reverse else step.kind,
         maps.view(step.ifm),
         maps.view(step.ofm),
         maps.view(step.inputs[1]) if len(step.inputs) > 1 else None,

@@ -236,7 +236,7 @@ def read_parts_in_place(graph: Graph) -> None:
 
 def _read_in_place(copy: Step) -> None:
     value = copy.ofm.value
-    if value.is_variable or copy.ofm.part is not None:
+    if value.is_variable or copy.ofm.part is not None or copy.ifm.value.dtype != value.dtype:
         return
     if not same(copy.ofm.shape, value.shape or ()):
         return
@@ -275,9 +275,11 @@ def _write_in_place(copy: Step) -> None:
         return
     if value.is_variable or value.dtype != copy.ofm.value.dtype:
         return
+    if "multiplier" in writer.attributes and writer.ofm.shape[0] > 1:
+        return
     if copy.ofm.part is None or copy.ofm.part == copy.ofm.shape:
         return
-    if copy.ifm.quantization != copy.ofm.quantization or not same(writer.ofm.shape, copy.ifm.shape):
+    if copy.ifm.quantization != copy.ofm.quantization or writer.ofm.shape != copy.ifm.shape:
         return
     copy.remove()
     moved = copy.ofm

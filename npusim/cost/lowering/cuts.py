@@ -51,9 +51,12 @@ def cut(graph: Graph, step: Step) -> list[Step]:
         return [step]
     if _is_pointwise(step):
         return list(_cut_axes(graph, step, len(step.ofm.shape) - 3))
+    maps = _cut_axes(graph, step, len(step.ofm.shape) - 3)
     if step.kind == "depthwise" and "multiplier" in step.attributes:
-        return _cut_multiplier(graph, step)
-    return list(_cut_axes(graph, step, len(step.ofm.shape) - 3))
+        return [
+            part for n, one in enumerate(maps) for part in _cut_multiplier(graph, one, first=n == 0)
+        ]
+    return list(maps)
 
 
 def _is_pointwise(step: Step) -> bool:
@@ -201,8 +204,11 @@ def _see_three_axes(step: Step) -> None:
     step.window = replace(step.window, kernel=(1, step.ifm.shape[2]))
 
 
-def _cut_multiplier(graph: Graph, step: Step) -> list[Step]:
-    """One depthwise convolution for each kernel of a channel, and a transpose of their ofms."""
+def _cut_multiplier(graph: Graph, step: Step, *, first: bool) -> list[Step]:
+    """One depthwise convolution for each kernel of a channel, and a transpose of their ofms.
+
+    Only the first map of a batch is transposed to where it belongs, the others are copied there.
+    """
     assert step.op is not None
     multiplier = step.attributes["multiplier"]
     _, height, width, depth = step.ofm.taken
@@ -218,6 +224,12 @@ def _cut_multiplier(graph: Graph, step: Step) -> list[Step]:
         part.suffix = f"kernel {index}"
         part.weights = weights.depthwise(step.op, step.ifm_bits, multiplier, index)
         steps.append(part)
-    turned = step.ofm.seen((height, width, depth // multiplier, multiplier))
-    transpose = graph.add("transpose", [between], turned, step, permutation=(1, 2, 3, 0))
-    return steps + cut_transpose(graph, transpose)
+    ofm, turned = step.ofm, (height, width, depth // multiplier, multiplier)
+    if not first:
+        ofm = whole(step.ofm.value.like("_turned", step.ofm.taken))
+        ofm.quantization = step.ofm.quantization
+    transpose = graph.add("transpose", [between], ofm.seen(turned), step, permutation=(1, 2, 3, 0))
+    steps += cut_transpose(graph, transpose)
+    if not first:
+        steps.append(graph.add("copy", [ofm], step.ofm, step))
+    return steps

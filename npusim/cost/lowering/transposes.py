@@ -71,6 +71,8 @@ def cut_transpose(graph: Graph, step: Step) -> list[Step]:
         turned = tuple(seen[axis] for axis in axes)
         if position == len(turns) - 1:
             ofm = step.ofm.seen(_four(turned))
+            if ofm.part is not None:
+                ofm = ofm.at((0,) * len(ofm.shape), ofm.shape)
         else:
             ofm = whole(step.ofm.value.like(f"_turn{position}", _four(turned)))
         source = Link(link.value, _four(seen), link.quantization)
