@@ -25,9 +25,11 @@ TEST_FILES = [path for path in PYTHON_FILES if path.is_relative_to(ROOT / "tests
 N_LINES_MAX = 500
 TORCH_FILES = {
     "searchers/train.py",
+    "searchers/udc/assemble.py",
     "searchers/udc/cost.py",
     "searchers/udc/projection.py",
     "searchers/udc/sampling.py",
+    "searchers/udc/supernet.py",
     "spaces/nets/activations.py",
     "spaces/nets/candidate_net.py",
     "spaces/nets/masks.py",

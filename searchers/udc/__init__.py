@@ -5,5 +5,6 @@
 
 * `sampling`: relaxed samples of all decisions, Algorithm 1;
 * `projection`: the most that one option may weigh, eq. (8);
-* `cost`: the size of relaxed networks, eq. (4).
+* `cost`: the size of relaxed networks, eq. (4);
+* `supernet`: the shared weights of all candidates, section 3; `assemble` makes its layers' weights.
 """
