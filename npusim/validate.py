@@ -14,7 +14,9 @@ from npusim.formats import load
 from npusim.hardware import Machine
 from npusim.vela import Compiler
 
-MEASURES: Final = ("total_cycles", "npu_cycles", "sram_peak_bytes", "flash_bytes")
+MEASURES: Final = (
+    *("total_cycles", "npu_cycles", "sram_peak_bytes", "dram_peak_bytes", "flash_bytes"),
+)
 """What is compared: attributes of a `Cost` and of a `Compiled`."""
 WHERE: Final = ("model", "npu", "system_config", "memory_mode")
 

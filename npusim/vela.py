@@ -47,7 +47,8 @@ class Compiled:
     Attributes:
         total_cycles: of an inference, those of the CPU not among them.
         npu_cycles: of the NPU.
-        sram_peak_bytes: in the memory of feature maps.
+        sram_peak_bytes: in SRAM, as `npusim.Cost.sram_peak_bytes`.
+        dram_peak_bytes: in DRAM; 0 without.
         flash_bytes: of weights, biases, scales, tables and constants.
         n_npu_ops: operations on the NPU.
         n_cpu_ops: operations that it leaves to the CPU.
@@ -56,6 +57,7 @@ class Compiled:
     total_cycles: int
     npu_cycles: int
     sram_peak_bytes: int
+    dram_peak_bytes: int
     flash_bytes: int
     n_npu_ops: int
     n_cpu_ops: int
@@ -173,7 +175,6 @@ class Compiler:
             "architecture": architecture,
             "system": system,
             "options": _compiler_options(target, optimise, arena_limit_bytes),
-            "area": _AREAS[target.feature_maps.name],
         }
         answer = self._ask(request)
         if "error" in answer:
@@ -241,11 +242,15 @@ def _compile(request: dict[str, str]) -> dict[str, Any]:
         lines = str(error).split("\n")
         return {"error": next((line.strip() for line in lines if line.strip()), repr(error))}
     report = compiled.perf_report
-    memory = report.memories.get(request["area"])
+    sram, dram = (
+        report.memories[area].peakUsage if area in report.memories else 0
+        for area in (_AREAS["sram"], _AREAS["dram"])
+    )
     return {
         "total_cycles": report.totalCycles,
         "npu_cycles": report.npuCycles,
-        "sram_peak_bytes": 0 if memory is None else memory.peakUsage,
+        "sram_peak_bytes": sram,
+        "dram_peak_bytes": dram,
         "flash_bytes": report.readOnlyPeakUsage,
         "n_npu_ops": report.npuOps,
         "n_cpu_ops": report.cpuOps,

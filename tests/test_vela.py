@@ -113,6 +113,7 @@ class TestCompiler:
         assert theirs.total_cycles == ours.total_cycles
         assert theirs.npu_cycles == ours.npu_cycles
         assert theirs.sram_peak_bytes == ours.sram_peak_bytes
+        assert theirs.dram_peak_bytes == ours.dram_peak_bytes
         assert theirs.flash_bytes == ours.flash_bytes
         assert (theirs.n_npu_ops, theirs.n_cpu_ops) == (len(ours.ops), 0)
 

@@ -35,8 +35,8 @@ def validate(**options: Any) -> None:
     """Our costs beside those of Arm's compiler, on your own models.
 
     Needs Vela (the extra [deploy]); it runs in a process of its own, model by model. Compared are
-    cycles, SRAM and flash; operations of the CPU are in neither. A model that one side refuses is
-    told so. Ctrl-C prints what there is until then.
+    cycles, SRAM, DRAM and flash; operations of the CPU are in neither. A model that one side
+    refuses is told so. Ctrl-C prints what there is until then.
 
     JSON has the keys comparisons, those of npusim.validate.Comparison.to_json, and summary.
     """

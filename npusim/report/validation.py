@@ -17,8 +17,10 @@ COLUMNS: Final = (
     "obstacle",
 )
 """Columns of `Comparison.to_json`."""
-_SHOWN: Final = {"total_cycles": "cycles", "sram_peak_bytes": "SRAM", "flash_bytes": "flash"}
-_TITLES: Final = {**_SHOWN, "npu_cycles": "NPU cycles"}
+_TITLES: Final = {
+    **{"total_cycles": "cycles", "npu_cycles": "NPU cycles"},
+    **{"sram_peak_bytes": "SRAM", "dram_peak_bytes": "DRAM", "flash_bytes": "flash"},
+}
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
@@ -29,13 +31,14 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     table.add_column("model", overflow="fold", min_width=12)
     for name in ("npu", "system config", "memory mode"):
         table.add_column(name, no_wrap=True)
-    for name in _SHOWN.values():
-        table.add_column(name, justify="right", no_wrap=True)
+    shown = [name for name in MEASURES if name != "npu_cycles" and _occurs(name, comparisons)]
+    for name in shown:
+        table.add_column(_TITLES[name], justify="right", no_wrap=True)
         table.add_column("Vela's", justify="right", no_wrap=True)
         table.add_column("error", justify="right", no_wrap=True)
     for found in comparisons:
         cells = [getattr(found, name) for name in WHERE]
-        for name in _SHOWN:
+        for name in shown:
             ours = "" if found.ours is None else f"{found.ours[name]:,}"
             theirs = "" if found.theirs is None else f"{found.theirs[name]:,}"
             cells += [ours, theirs, _percent(found.error(name))]
@@ -52,10 +55,18 @@ def summary_table(comparisons: Sequence[Comparison]) -> Table:
     for name in ("compared", "exact", "MAPE", "largest"):
         table.add_column(name, justify="right")
     for found in summaries(comparisons):
+        if not _occurs(found.measure, comparisons):
+            continue
         largest = f"{100 * found.largest:.4f} %"
         counts = (f"{found.n:,}", f"{found.n_exact:,}")
         table.add_row(_TITLES[found.measure], *counts, f"{100 * found.mape:.4f} %", largest)
     return table
+
+
+def _occurs(measure: str, comparisons: Sequence[Comparison]) -> bool:
+    """Whether a measure is told: DRAM only where there is one."""
+    both = [side for found in comparisons for side in (found.ours, found.theirs) if side]
+    return measure != "dram_peak_bytes" or any(side[measure] for side in both)
 
 
 def notes(comparisons: Sequence[Comparison]) -> list[str]:

@@ -40,6 +40,18 @@ def test_json(run, models):
     }
 
 
+def test_feature_maps_in_dram(run, models):
+    args = ("--npu", "ethos-u65-256", "--system", "Ethos_U65_High_End", "--vela-axi")
+    mode = ("--memory-mode", "Dedicated_Sram_384KB")
+    code, out, _ = run("validate", models, *args, *mode, "--format", "json")
+    assert code == 0
+    for found in json.loads(out)["comparisons"]:
+        for name in ("total_cycles", "sram_peak_bytes", "dram_peak_bytes", "flash_bytes"):
+            assert found[name] == found[f"vela_{name}"] > 0, name
+    assert "DRAM" in run("validate", models, *args, *mode)[1]
+    assert "DRAM" not in run("validate", models)[1]
+
+
 def test_table_and_csv(run, models, tmp_path):
     out = run("validate", "--models", tmp_path)[1]
     assert "npusim beside Vela (regor)" in out
@@ -143,5 +155,5 @@ def test_errors_where_theirs_is_nothing():
     some, none = dict.fromkeys(library.MEASURES, 3), dict.fromkeys(library.MEASURES, 0)
     found = library.Comparison("m", "n", "s", "o", some, none)
     assert found.error("flash_bytes") is None
-    assert [s.n_exact for s in library.summaries([found])] == [0, 0, 0, 0]
-    assert [s.n for s in library.summaries([found])] == [1, 1, 1, 1]
+    assert [s.n_exact for s in library.summaries([found])] == [0] * 5
+    assert [s.n for s in library.summaries([found])] == [1] * 5
