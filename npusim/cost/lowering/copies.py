@@ -18,7 +18,7 @@ from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, same, wh
 from npusim.network import Op
 from npusim.tensor import DTYPES
 
-_READ_WHOLE = ("cpu", "TILE", "resize", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
+_READ_WHOLE = ("TILE", "resize", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 """Kinds that read whole maps only."""
 
 
@@ -241,6 +241,8 @@ def _read_in_place(copy: Step) -> None:
     if not same(copy.ofm.shape, value.shape or ()):
         return
     for reader in list(value.readers):
+        if reader.kind == "cpu":  # like the compiler, no later reader either
+            break
         if reader.kind not in _READ_WHOLE and _keeps_axes(reader):
             _reread_in_place(copy, reader)
     if not value.readers and not value.is_output:

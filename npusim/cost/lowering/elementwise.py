@@ -164,7 +164,7 @@ def _leak(graph: Graph, step: Step, slope: float, alpha: Link, *, rescales: bool
         return
     step.remove()
     ofm = step.ofm
-    scaled = ofm.value.like("_alpha")
+    scaled = ofm.value.like("_alpha", ofm.shape)
     graph.add("mul", [step.ifm, alpha], Link(scaled, ofm.shape, ofm.quantization), step)
     identity = step.ifm
     if rescales:
@@ -174,7 +174,7 @@ def _leak(graph: Graph, step: Step, slope: float, alpha: Link, *, rescales: bool
 
 def _rescaled(graph: Graph, step: Step) -> Link:
     ofm = step.ofm
-    value = ofm.value.like("_identity")
+    value = ofm.value.like("_identity", ofm.shape)
     one = scalar("one", "int16" if step.ifm_bits == 16 else "int8")
     link = Link(value, ofm.shape, ofm.quantization)
     graph.add("mul", [step.ifm, one], link, step)
@@ -185,11 +185,11 @@ def _two_sides(graph: Graph, step: Step, alpha: Link) -> None:
     """The sum of what a clamp leaves of an ifm and of the rest times slopes."""
     step.remove()
     ifm, ofm = step.ifm, step.ofm
-    negative = Link(ifm.value.like("_negative"), ifm.shape, ifm.quantization)
+    negative = Link(ifm.value.like("_negative", ifm.shape), ifm.shape, ifm.quantization)
     graph.add("minimum", [ifm, scalar("zero", ifm.value.dtype)], negative, step)
-    scaled = Link(ofm.value.like("_alpha"), ofm.shape, ofm.quantization)
+    scaled = Link(ofm.value.like("_alpha", ofm.shape), ofm.shape, ofm.quantization)
     graph.add("mul", [negative, alpha], scaled, step)
-    positive = Link(ofm.value.like("_positive"), ofm.shape, ofm.quantization)
+    positive = Link(ofm.value.like("_positive", ofm.shape), ofm.shape, ofm.quantization)
     graph.add("activation", [ifm], positive, step, attributes={"clamps": True})
     operands = [positive, scaled] if step.kind == "LEAKY_RELU" else [scaled, positive]
     graph.add("add", operands, ofm, step)
