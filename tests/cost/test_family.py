@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from deep_networks import window
@@ -25,10 +27,11 @@ class Net:
 
     def __init__(self) -> None:
         self.net = NetworkBuilder("net")
+        self.codes = itertools.count(1)  # no two layers have equal weights, which would be shared
 
     def mac(self, x: Tensor, kind: str, shape: tuple[int, ...], **options: object) -> Tensor:
         depth = shape[3 if kind == "DEPTHWISE_CONV_2D" else 0]
-        weights = self.net.constant(np.ones(shape, np.int8), scales=0.01)
+        weights = self.net.constant(np.full(shape, next(self.codes), np.int8), scales=0.01)
         bias = self.net.bias([0] * depth, x, weights)
         return self.net.op(kind, x, weights, bias, scale=SCALE, **options)
 
