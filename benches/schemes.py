@@ -24,7 +24,8 @@ import npusim
 from npusim import schemes
 from npusim.schemes.base import Scheme
 from npusim.schemes.bounds import bounds
-from npusim.schemes.lab import Comparison, Condition, compare, conditions
+from npusim.schemes.condition import Condition, conditions
+from npusim.schemes.lab import Comparison, compare
 from npusim.weights import prune
 from npusim.weights.measures import binary_entropy_bits
 

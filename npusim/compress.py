@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,17 @@ values needs, without padding; and one byte a weight."""
 
 Int16Array = npt.NDArray[np.int16]
 _Result = TypeVar("_Result")
+
+
+class _Shaped(Protocol):
+    """A layer, by its weights."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(O, H, W, I) of them."""
+
+
+_Layer = TypeVar("_Layer", bound=_Shaped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +278,8 @@ def layers_of(network: Network, npu: NpuConfig) -> list[WeightLayer]:
 
 
 def of_each(
-    layers: Sequence[WeightLayer],
-    work: Callable[[WeightLayer], _Result],
+    layers: Sequence[_Layer],
+    work: Callable[[_Layer], _Result],
     done: Callable[[float], None] | None,
 ) -> list[_Result]:
     """What `work` makes of each layer, in order; in threads, since kernels release the GIL.

@@ -225,7 +225,7 @@ class Op:
         order = self.attributes.get("weights_format", "DEFAULT")
         if order != "DEFAULT":
             raise ConfigError(f"weights_format of {self!s} must be DEFAULT, got {order}")
-        values = _corrected(tensor, str(self))
+        values = corrected(tensor, str(self))
         if self.kind == "DEPTHWISE_CONV_2D":
             if values.shape[0] != 1:
                 raise ConfigError(
@@ -259,8 +259,16 @@ def _positions(tensor: Tensor) -> int:
     return tensor.n_elements // depth if depth else 0
 
 
-def _corrected(tensor: Tensor, owner: str) -> npt.NDArray[np.int16]:
-    """Constant values less their zero points as int16 of the same shape."""
+def corrected(tensor: Tensor, owner: str) -> npt.NDArray[np.int16]:
+    """Constant values of a weight tensor less their zero points as int16 of the same shape.
+
+    Args:
+        tensor: a constant of integers.
+        owner: what has these weights, for the error.
+
+    Raises:
+        ConfigError: a value outside -255..255.
+    """
     assert tensor.data is not None
     quantization = tensor.quantization
     points = np.zeros(1, np.int64) if quantization is None else quantization.zero_points

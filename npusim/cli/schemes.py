@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from npusim._arguments import choice
 from npusim._files import check_writable
 from npusim.cli.compress import load_models, one_or_list
 from npusim.cli.output import FORMAT, OUTPUT, csv_text, emit, json_text, progress, table_text
@@ -63,9 +62,22 @@ def show(name: str, params: tuple[str, ...], output: str | None) -> None:
 @schemes.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option(
-    "--scheme", "names", multiple=True, default=("all",), show_default=True, help="May be repeated."
+    "--scheme",
+    "names",
+    multiple=True,
+    default=("all",),
+    show_default=True,
+    metavar="NAME[:PARAM=VALUE,...]",
+    help="May be repeated.",
 )
-@click.option("--npu", default="ethos-u55-128", show_default=True, help="For the weights' order.")
+@click.option(
+    "--npu",
+    default="ethos-u55-128",
+    show_default=True,
+    help="Which orders the weights and executes the network.",
+)
+@click.option("--system", help="System config, if not that of npusim estimate.")
+@click.option("--memory-mode", help="Memory mode, likewise.")
 @click.option("--prune", help="Fractions of weights to set to ZERO first: 0.5,0.9 or 50%,90%.")
 @click.option("--bits", help="Widths to requantize to first: 8,4.")
 @click.option("--cluster", "clusters", help="Numbers of values to cluster to first: 32,16.")
@@ -73,24 +85,30 @@ def show(name: str, params: tuple[str, ...], output: str | None) -> None:
 @click.option("--lanes", type=int, help="Lanes of the decoders, if not their default.")
 @click.option("--fifo", type=int, help="Bits of a lane's FIFO, if not the default.")
 @click.option("--dma", type=float, help="Bytes a cycle from memory, if not as many as wanted.")
-@click.option("--sizes-only", is_flag=True, help="Do not simulate the decoders.")
+@click.option("--sizes-only", is_flag=True, help="Neither simulate decoders nor cost inferences.")
 @click.option("--plot", metavar="FILE", help="Draw a plot too (.png, .svg, .pdf ...).")
 @FORMAT
 @OUTPUT
 def compare(**options: Any) -> None:
-    """Every scheme on a model's weights: bytes, decoder cycles and area.
+    """Every scheme on a model's weights: bytes, the decoder's cycles and area, an inference.
 
     MODEL is a quantized .tflite file or a quoted pattern of files. Sizes are exact; with lists of
-    conditions all combinations are measured. JSON is one object for one model and a list for
-    several; its keys are those of npusim.schemes.lab.Comparison.to_json.
+    conditions all combinations are measured. Cycles and energy of an inference are those of
+    npusim estimate --scheme: what if the NPU read these streams.
+
+    JSON is one object for one model and a list for several; its keys are those of
+    npusim.schemes.lab.Comparison.to_json.
     """
     if options["output"] is not None:
         check_writable("--output", options["output"])
+    if options["sizes_only"]:
+        for name in ("plot", "system", "memory_mode"):
+            if options[name] is not None:
+                flag = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{flag} must not go with --sizes-only, got both")
     if options["plot"] is not None:
         from npusim.report.plots import check_plot
 
-        if options["sizes_only"]:
-            raise ConfigError("--plot must not go with --sizes-only, got both")
         check_plot(options["plot"])
         check_writable("--plot", options["plot"])
     comparisons = _compare(options)
@@ -112,14 +130,17 @@ def compare(**options: Any) -> None:
 
 
 def _compare(options: dict[str, Any]) -> list[Comparison]:
-    from npusim import schemes as registered
+    from npusim.hardware import DEFAULT_MEMORY_MODE, DEFAULT_SYSTEM_CONFIG, machine
+    from npusim.schemes.condition import conditions
     from npusim.schemes.decoder_simulation import FIFO_BITS
     from npusim.schemes.lab import compare as measure
-    from npusim.schemes.lab import conditions
 
-    names = [choice("scheme", n, ["all", *registered.names()]) for n in options["names"]]
+    npu, names = options["npu"], options["names"]
+    if not options["sizes_only"]:
+        system = options["system"] or DEFAULT_SYSTEM_CONFIG
+        npu = machine(npu, system, options["memory_mode"] or DEFAULT_MEMORY_MODE)
     points = conditions(
-        nonzeros=[1 - share for share in _fractions(options["prune"])] or [1.0],
+        nonzeros=[round(1 - share, 12) for share in _fractions(options["prune"])] or [1.0],
         bits=_numbers("--bits", options["bits"]) or [None],
         clusters=_numbers("--cluster", options["clusters"]) or [None],
         patterns=_patterns(options["patterns"]) or [None],
@@ -131,7 +152,7 @@ def _compare(options: dict[str, Any]) -> list[Comparison]:
             found.append(
                 measure(
                     network,
-                    options["npu"],
+                    npu,
                     names=None if "all" in names else names,
                     conditions=points,
                     simulate=not options["sizes_only"],

@@ -20,7 +20,9 @@ ROW_COLUMNS: Final = (
     *("model", "npu", "nonzeros", "bits", "clusters", "n_of_m", "weights", "coded_weights"),
     *("zero_fraction", "scheme", "bytes", "bits_per_weight", "above_entropy", "decode_cycles"),
     *("stall_cycles", "weights_per_cycle", "area_ge_low", "area_ge_high", "seek"),
-    *("changed_weights", "relative_error", "sqnr_db", "on_front"),
+    *("changed_weights", "relative_error", "sqnr_db", "on_front", "where", "total_cycles"),
+    *("flash_bytes", "sram_peak_bytes", "decode_bound_cycles"),
+    *("energy_uj_low", "energy_uj_value", "energy_uj_high"),
 )
 """Columns of `comparison_rows`."""
 _BLUE, _RED, _GREY = "#4477aa", "#ee6677", "#bbbbbb"
@@ -32,15 +34,25 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
     for point in comparison.points:
         values = point.to_json()
         pattern = "" if point.condition.n_of_m is None else "{}:{}".format(*point.condition.n_of_m)
-        common = {"model": comparison.model, "npu": comparison.npu, **values, "n_of_m": pattern}
+        where = {name: getattr(comparison, name) for name in ("model", "npu", "where")}
+        common = {**where, **values, "n_of_m": pattern}
         for name, n_bytes in point.n_bytes.items():
             size = {"scheme": f"bound {name}", "bytes": n_bytes, **_relative(point, n_bytes)}
             rows.append(common | size)
         for result, record in zip(point.results, values["schemes"], strict=True):
             low, high = result.decoder.area_ge
             own = {**record, "area_ge_low": low, "area_ge_high": high, "seek": result.decoder.seek}
-            rows.append(common | own | _relative(point, result.n_bytes))
+            rows.append(common | own | _relative(point, result.n_bytes) | _inference(result))
     return [{name: row.get(name, "") for name in ROW_COLUMNS} for row in rows]
+
+
+def _inference(result: SchemeResult) -> dict[str, Any]:
+    """Columns of an inference, none if there is none."""
+    if result.inference is None:
+        return {}
+    record = result.inference.to_json()
+    bands = record.pop("energy_uj")
+    return record | {f"energy_uj_{end}": round(value, 3) for end, value in bands.items()}
 
 
 def _relative(point: Point, n_bytes: int) -> dict[str, float | None]:
@@ -56,24 +68,28 @@ def comparison_table(comparison: Comparison, point: Point) -> Table:
     """A row for each scheme and bound, the smallest first."""
     from rich.table import Table
 
-    title = f"{comparison.model} in the order of {comparison.npu}, {point.condition}"
+    where = f", {comparison.where}" if comparison.where else ""
     table = Table(
-        title=title,
+        title=f"{comparison.model} on {comparison.npu}{where}, {point.condition}",
         caption=f"{point.n_weights:,} weights, {100 * point.zero_fraction:.1f} % zeros; "
         f"{point.n_coded:,} coded with padding. * on the front of bytes, cycles, area and error; "
-        "rates and areas: mostly engineering estimates, see npusim schemes show",
+        "rates and areas: mostly engineering estimates, see npusim schemes show; cycles and energy "
+        "(uncalibrated) of an inference: what if the NPU read these streams",
     )
     table.add_column("scheme", no_wrap=True)
-    for name in ("bytes", "bits/w", "above H0", "w/cycle", "stalls", "area kGE", "SQNR dB"):
+    columns = _columns(point)
+    for name in ("bytes", "bits/w", "above H0", *columns):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("seek", no_wrap=True)
     rows: list[tuple[int, list[str]]] = [
-        (n_bytes, [f"(bound) {name}", *_sizes(point, n_bytes), *[""] * 5])
+        (n_bytes, [f"(bound) {name}", *_sizes(point, n_bytes), *[""] * len(columns), ""])
         for name, n_bytes in point.n_bytes.items()
     ]
-    for result in point.results:
+    for number, result in enumerate(point.results):
+        cells = [column[number] for column in columns.values()]
         name = f"{result.scheme}{' *' if result.on_front else ''}"
-        rows.append((result.n_bytes, [name, *_sizes(point, result.n_bytes), *_decoding(result)]))
+        sizes = _sizes(point, result.n_bytes)
+        rows.append((result.n_bytes, [name, *sizes, *cells, result.decoder.seek]))
     for _, cells in sorted(rows, key=lambda row: row[0]):
         table.add_row(*cells)
     return table
@@ -89,16 +105,25 @@ def _sizes(point: Point, n_bytes: int) -> list[str]:
     ]
 
 
-def _decoding(result: SchemeResult) -> list[str]:
-    rate, stalls = result.weights_per_cycle, result.stall_cycles
-    low, high = (area / 1000 for area in result.decoder.area_ge)
-    return [
-        "" if rate is None else f"{rate:.2f}",
-        "" if stalls is None else f"{stalls:,}",
-        f"{low:,.1f}-{high:,.1f}",
-        "" if result.error == 0 else f"{result.sqnr_db:.1f}",
-        result.decoder.seek,
-    ]
+def _columns(point: Point) -> dict[str, list[str]]:
+    """Cells of all schemes by title, of what there is to say."""
+    results = point.results
+    columns = {}
+    rates = [result.weights_per_cycle for result in results]
+    if any(rate is not None for rate in rates):
+        columns["w/cycle"] = ["" if rate is None else f"{rate:.2f}" for rate in rates]
+    if any(result.stall_cycles for result in results):
+        columns["stalls"] = [f"{result.stall_cycles:,}" for result in results]
+    areas = ([area / 1000 for area in result.decoder.area_ge] for result in results)
+    columns["area kGE"] = [f"{low:,.1f}-{high:,.1f}" for low, high in areas]
+    if any(result.error for result in results):
+        columns["SQNR dB"] = [f"{r.sqnr_db:.1f}" if r.error else "" for r in results]
+    inferences = [result.inference for result in results if result.inference is not None]
+    if inferences:
+        columns["cycles"] = [f"{each.total_cycles:,}" for each in inferences]
+        bands = [each.energy_pj.times(1e-6) for each in inferences]
+        columns["energy µJ"] = [f"{b.value:,.0f} ({b.low:,.0f}-{b.high:,.0f})" for b in bands]
+    return columns
 
 
 def scheme_rows() -> list[dict[str, Any]]:
@@ -162,10 +187,11 @@ def scheme_table() -> Table:
 
 
 def plot_comparisons(comparisons: Sequence[Comparison], path: str) -> None:
-    """Draw bits a weight against weights a cycle, the area of a dot that of the decoder.
+    """Draw bits a weight against cycles, the area of a dot that of the decoder.
 
-    One panel for each model and condition; schemes on the front are coloured. Schemes that were not
-    simulated are not shown.
+    Cycles are those of an inference, or where none was costed those of the decoder. One panel for
+    each model and condition; schemes on the front are coloured. Schemes that were not simulated are
+    not shown.
 
     Raises:
         ConfigError: `path` cannot be written.
@@ -175,15 +201,22 @@ def plot_comparisons(comparisons: Sequence[Comparison], path: str) -> None:
     figure = matplotlib_module().figure.Figure(figsize=(7, 5 * len(panels)), layout="constrained")
     columns = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for axes, (comparison, point) in zip(columns, panels, strict=True):
-        _draw(axes, comparison, point)
+        draw_front(axes, point)
+        axes.set_title(f"{comparison.model} on {comparison.npu}, {point.condition}", fontsize=9)
     save(figure, path)
 
 
-def _draw(axes: Any, comparison: Comparison, point: Point) -> None:
-    shown = [result for result in point.results if result.weights_per_cycle]
-    for result in shown:
+def draw_front(axes: Any, point: Point) -> None:
+    """Draw one panel of `plot_comparisons` into axes of matplotlib, without its title."""
+    what = "decoding (dots: area of the decoder)"
+    for result in point.results:
+        cycles = result.cycles
+        if result.inference is not None:
+            cycles, what = result.inference.total_cycles, "an inference (dots: decoder's area)"
+        if cycles is None:
+            continue
         area = sum(result.decoder.area_ge) / 2000
-        at = (result.weights_per_cycle, result.bits_per_weight)
+        at = (cycles, result.bits_per_weight)
         color = _BLUE if result.on_front else _GREY
         axes.scatter(*at, s=20 + 6 * area, color=color, alpha=0.7, linewidths=0)
         axes.annotate(result.scheme, at, fontsize=7, xytext=(4, 3), textcoords="offset points")
@@ -192,6 +225,5 @@ def _draw(axes: Any, comparison: Comparison, point: Point) -> None:
         axes.axhline(entropy, color=_RED, linestyle=":", label="order-0 entropy")
         axes.legend(fontsize=7)
     axes.set_xscale("log")
-    axes.set_xlabel("weights a cycle (dots: area of the decoder)")
+    axes.set_xlabel(f"cycles of {what}")
     axes.set_ylabel("bits a weight")
-    axes.set_title(f"{comparison.model}, {point.condition}", fontsize=9)

@@ -2,7 +2,8 @@
 """The compression lab: every scheme on a network's weights, with the decoder's cycles and area.
 
 import npusim
-from npusim.schemes.lab import Condition, compare
+from npusim.schemes.condition import Condition
+from npusim.schemes.lab import compare
 found = compare(npusim.load("model.tflite"), conditions=[Condition(), Condition(nonzeros=0.25)])
 for point in found.points:
     print(point.condition, [(r.scheme, r.n_bytes, r.weights_per_cycle) for r in point.results])
@@ -14,83 +15,64 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from npusim import schemes
-from npusim._arguments import integer, real
-from npusim.compress import layers_of, of_each, requantized
+from npusim._arguments import integer
+from npusim.compress import layers_of, of_each
+from npusim.cost.energy import energy
+from npusim.cost.energy_constants import Band
+from npusim.cost.estimate import estimate
 from npusim.cost.layers import WeightLayer
+from npusim.cost.result import Cost
+from npusim.cost.scheme_weights import row_weights, weight_bits
 from npusim.errors import ConfigError, MissingExtraError
+from npusim.hardware import Machine
 from npusim.network import Network
 from npusim.npu import NpuConfig, get
 from npusim.schemes.base import Scheme, Values
 from npusim.schemes.bounds import BOUNDS, bounds
+from npusim.schemes.condition import Condition, conditioned
 from npusim.schemes.decoder import Decoder
 from npusim.schemes.decoder_simulation import FIFO_BITS, decode_cycles
-from npusim.weights.conditioning import BITS_MAX, cluster, n_of_m, prune
 from npusim.weights.reorder import reorder_slices
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """What is done to weights before they are compressed, in this order.
+class Inference:
+    """What one inference costs if the NPU read a scheme's streams: see `npusim.estimate`.
 
     Attributes:
-        nonzeros: prune each tensor by magnitude to this fraction of non-zeros, 0..1.
-        bits: requantize to this width, 1..8; None leaves the weights' own grid.
-        clusters: cluster to so many values, 2..511; None: not.
-        n_of_m: of every M weights in the order they are read keep N; None: not.
+        total_cycles, flash_bytes, sram_peak_bytes: as in `npusim.cost.result.Cost`.
+        decode_bound_cycles: of operations that wait for the decoder.
+        energy_pj: as `npusim.cost.energy.energy` tells it, uncalibrated.
     """
 
-    nonzeros: float = 1.0
-    bits: int | None = None
-    clusters: int | None = None
-    n_of_m: tuple[int, int] | None = None
+    total_cycles: int
+    flash_bytes: int
+    sram_peak_bytes: int
+    decode_bound_cycles: int
+    energy_pj: Band
 
-    def __post_init__(self) -> None:
-        real("nonzeros", self.nonzeros, 0.0, 1.0)
-        if self.bits is not None:
-            integer("bits", self.bits, 1, BITS_MAX)
-        if self.clusters is not None:
-            integer("clusters", self.clusters, 2, 511)
-        if self.n_of_m is not None:
-            n, m = self.n_of_m
-            integer("n of n_of_m", n, 0, integer("m of n_of_m", m, 1, 256))
-
-    def __str__(self) -> str:
-        """In words, such as "25 % non-zeros, 4 bits"; "as it is" if nothing is done."""
-        words = [f"{100 * self.nonzeros:g} % non-zeros"] if self.nonzeros < 1 else []
-        words += [] if self.bits is None else [f"{self.bits} bits"]
-        words += [] if self.clusters is None else [f"{self.clusters} values"]
-        words += [] if self.n_of_m is None else ["{}:{}".format(*self.n_of_m)]
-        return ", ".join(words) or "as it is"
+    @classmethod
+    def of(cls, cost: Cost) -> Inference:
+        """That of a cost."""
+        waiting = sum(op.cycles for op in cost.ops if op.bound == "decode")
+        sizes = cost.flash_bytes, cost.sram_peak_bytes
+        return cls(cost.total_cycles, *sizes, waiting, energy(cost).total_pj)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values: the attributes by name."""
+        """JSON values, `Comparison.to_json` says which."""
         return {
-            "nonzeros": self.nonzeros,
-            "bits": self.bits,
-            "clusters": self.clusters,
-            "n_of_m": None if self.n_of_m is None else list(self.n_of_m),
+            "total_cycles": self.total_cycles,
+            "flash_bytes": self.flash_bytes,
+            "sram_peak_bytes": self.sram_peak_bytes,
+            "decode_bound_cycles": self.decode_bound_cycles,
+            "energy_uj": self.energy_pj.times(1e-6).to_json(),
         }
-
-
-def conditions(
-    nonzeros: Sequence[float] = (1.0,),
-    bits: Sequence[int | None] = (None,),
-    clusters: Sequence[int | None] = (None,),
-    patterns: Sequence[tuple[int, int] | None] = (None,),
-) -> list[Condition]:
-    """All combinations, the last argument's fastest.
-
-    >>> [str(condition) for condition in conditions([1, 0.5], [8, 4])]
-    ['8 bits', '4 bits', '50 % non-zeros, 8 bits', '50 % non-zeros, 4 bits']
-    """
-    return [Condition(*one) for one in product(nonzeros, bits, clusters, patterns)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +80,7 @@ class SchemeResult:
     """One scheme on all layers of a network.
 
     Attributes:
-        scheme: its name.
+        scheme: its name, with parameters that are no defaults.
         n_bytes: of all layers' streams.
         cycles: to decode them all once, as `decode_cycles` says; None if not simulated.
         stall_cycles: those of them that memory costs.
@@ -107,8 +89,10 @@ class SchemeResult:
         n_changed: weights that had to change, where a scheme cannot code all.
         error: relative L2 error of what is decoded, of the weights before any condition.
         decoder: what decodes, lanes included.
-        on_front: whether no other scheme is as good in bytes, cycles, area (the mean of low and
-            high) and error, and better in one; cycles do not count if they are not simulated.
+        inference: what the whole network costs then; None if that was not asked for.
+        on_front: whether no other scheme is as good in bytes, cycles (of an inference, or if that
+            is not known of the decoder), area (the mean of low and high) and error, and better in
+            one; cycles do not count if they are not simulated.
     """
 
     scheme: str
@@ -120,6 +104,7 @@ class SchemeResult:
     n_changed: int
     error: float
     decoder: Decoder
+    inference: Inference | None = None
     on_front: bool = False
 
     @property
@@ -153,6 +138,7 @@ class SchemeResult:
             "relative_error": round(self.error, 6),
             "sqnr_db": None if math.isinf(self.sqnr_db) else round(self.sqnr_db, 3),
             "decoder": self.decoder.to_json(),
+            "inference": self.inference and self.inference.to_json(),
             "on_front": self.on_front,
         }
 
@@ -199,6 +185,7 @@ class Comparison:
 
     Attributes:
         model, npu: names; the order of the weights is that NPU's.
+        where: system config and memory mode that inferences were costed with; empty if none was.
         points: one for each condition.
         left_out: schemes that are not installed, by name why not.
     """
@@ -207,21 +194,24 @@ class Comparison:
     npu: str
     points: tuple[Point, ...]
     left_out: Mapping[str, str]
+    where: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, the output of ``npusim schemes compare --format json``.
 
-        Keys: ``model``, ``npu``, ``left_out``; ``points``: a list of ``nonzeros``, ``bits``,
-        ``clusters``, ``n_of_m`` (null: not done), ``weights``, ``coded_weights``,
+        Keys: ``model``, ``npu``, ``where``, ``left_out``; ``points``: a list of ``nonzeros``,
+        ``bits``, ``clusters``, ``n_of_m`` (null: not done), ``weights``, ``coded_weights``,
         ``zero_fraction``, ``bounds`` (bytes by name), ``schemes``: a list of ``scheme``, ``bytes``,
         ``bits_per_weight``, ``decode_cycles``, ``stall_cycles``, ``weights_per_cycle`` (null if not
         simulated), ``changed_weights``, ``relative_error``, ``sqnr_db`` (null without an error),
         ``decoder`` (attributes of `npusim.schemes.decoder.Decoder`, and ``area_ge``, low and high),
+        ``inference`` (null, or attributes of `Inference`, ``energy_uj`` as low, value and high),
         ``on_front``. Keys may be added in later versions, none is renamed.
         """
         return {
             "model": self.model,
             "npu": self.npu,
+            "where": self.where,
             "left_out": dict(self.left_out),
             "points": [point.to_json() for point in self.points],
         }
@@ -229,7 +219,7 @@ class Comparison:
 
 def compare(
     network: Network,
-    npu: str | NpuConfig = "ethos-u55-128",
+    npu: str | NpuConfig | Machine = "ethos-u55-128",
     *,
     names: Sequence[str] | None = None,
     conditions: Sequence[Condition] = (Condition(),),
@@ -248,8 +238,10 @@ def compare(
 
     Args:
         network: as `npusim.load` reads it, not yet compiled.
-        npu: preset name or record, for the order.
-        names: of the schemes; None for all that are installed.
+        npu: preset name or record, for the order; with a machine an inference is costed too, once
+            for each scheme.
+        names: of the schemes, parameters allowed as `npusim.schemes.parse` takes them; None for all
+            that are installed.
         conditions: what to do to the weights first, one point each.
         simulate: whether to simulate the decoders; otherwise sizes only.
         lanes, fifo, dma_bytes_per_cycle: as `npusim.schemes.decoder_simulation.decode_cycles`.
@@ -263,25 +255,35 @@ def compare(
     """
     if not conditions:
         raise ConfigError("conditions must be some, got none")
-    config = get(npu)
+    target = npu if isinstance(npu, Machine) else None
+    config = npu.npu if isinstance(npu, Machine) else get(npu)
     chosen, left_out = _schemes(names)
     if lanes is not None:
         integer("lanes", lanes, 1, 1 << 20)
     options = {"lanes": lanes, "fifo": fifo, "dma_bytes_per_cycle": dma_bytes_per_cycle}
     decode_cycles(schemes.get("raw"), [], **options)  # type: ignore[arg-type]  # refuses wrong ones
-    layers = [layer for layer in layers_of(network, config) if not layer.same_as]
+    layers = layers_of(network, config)
     points = []
     for number, condition in enumerate(conditions):
+        changed = conditioned(network, condition, config)
+        pairs = [
+            _Layer(before, after)
+            for before, after in zip(layers, layers_of(changed, config), strict=True)
+            if not before.same_as
+        ]
         work = partial(
             _measure,
             npu=config,
             chosen=chosen,
-            condition=condition,
+            bits=condition.bits or 8,
             options=options if simulate else None,
         )
         tell = None if done is None else partial(_part_done, done, number, len(conditions))
-        points.append(_point(condition, chosen, lanes, simulate, of_each(layers, work, tell)))
-    return Comparison(network.name, config.name, tuple(points), left_out)
+        sums = of_each(pairs, work, tell)
+        costs = [None if target is None else _cost(changed, target, s, lanes) for s in chosen]
+        points.append(_point(condition, chosen, lanes, simulate, sums, costs))
+    where = "" if target is None else f"{target.system.name}, {target.mode.name}"
+    return Comparison(network.name, config.name, tuple(points), left_out, where)
 
 
 def _part_done(done: Callable[[float], None], number: int, n: int, fraction: float) -> None:
@@ -290,7 +292,7 @@ def _part_done(done: Callable[[float], None], number: int, n: int, fraction: flo
 
 def _schemes(names: Sequence[str] | None) -> tuple[list[Scheme], dict[str, str]]:
     if names is not None:
-        return [schemes.get(name) for name in dict.fromkeys(names)], {}
+        return [schemes.parse(name) for name in dict.fromkeys(names)], {}
     found, left_out = [], {}
     for name in schemes.names():
         try:
@@ -298,6 +300,24 @@ def _schemes(names: Sequence[str] | None) -> tuple[list[Scheme], dict[str, str]]
         except MissingExtraError as error:
             left_out[name] = str(error)
     return found, left_out
+
+
+def _cost(network: Network, target: Machine, scheme: Scheme, lanes: int | None) -> Inference:
+    decoder = None if lanes is None else replace(scheme.decoder, lanes=lanes)
+    return Inference.of(estimate(network, target, scheme=scheme, decoder=decoder))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A layer as it was and conditioned."""
+
+    before: WeightLayer
+    after: WeightLayer
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of its weights."""
+        return self.before.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,27 +334,20 @@ class _Sums:
 
 
 def _measure(
-    layer: WeightLayer,
+    layer: _Layer,
     npu: NpuConfig,
     chosen: Sequence[Scheme],
-    condition: Condition,
+    bits: int,
     options: Mapping[str, Any] | None,
 ) -> _Sums:
-    weights = layer.weights_ohwi()
-    before = _ordered(weights, layer, npu)
-    if layer.op.weight_tensors:  # not such as the ones of a mean
-        weights = _conditioned(weights, condition)
-    values = _ordered(weights, layer, npu)
-    if condition.n_of_m is not None:
-        values = n_of_m(values, *condition.n_of_m)
-    bits = condition.bits or 8
-    if values.min() < -(1 << (bits - 1)) or values.max() >= 1 << (bits - 1):
-        bits = 9  # uint8 weights less their zero point, or the signs of one bit
-    row_weights = min(65536, max(1, values.size // layer.shape[0]))
+    before = _ordered(layer.before.weights_ohwi(), layer.before, npu)
+    weights = layer.after.weights_ohwi()
+    values = _ordered(weights, layer.after, npu)
+    width = weight_bits(values, bits)
     noise_of_all = _noise(before, values)
     rows = np.zeros((len(chosen), 5))
     for row, scheme in zip(rows, chosen, strict=True):
-        fitted = scheme.fitted(bits=bits, row_weights=row_weights)
+        fitted = scheme.fitted(bits=width, row_weights=row_weights(values.size, layer.shape[0]))
         coded, changed, noise = values, 0, noise_of_all
         if not fitted.lossless:
             coded = fitted.conditioned(values)
@@ -347,19 +360,13 @@ def _measure(
             row[:] = found.n_bytes, found.cycles, found.stall_cycles, changed, noise
     n_zeros = weights.size - int(np.count_nonzero(weights))
     wide = before.astype(np.float64)
-    return _Sums(weights.size, n_zeros, values.size, float(wide @ wide), bounds(values, bits), rows)
+    sizes = bounds(values, width)
+    return _Sums(weights.size, n_zeros, values.size, float(wide @ wide), sizes, rows)
 
 
 def _ordered(weights: Values, layer: WeightLayer, npu: NpuConfig) -> Values:
     parts = reorder_slices(weights, None, npu, **layer.reorder_options)
     return np.concatenate([part.values for part in parts])
-
-
-def _conditioned(weights: Values, condition: Condition) -> Values:
-    weights = prune(weights, condition.nonzeros) if condition.nonzeros < 1 else weights
-    if condition.bits is not None:
-        weights = requantized(weights, weights, condition.bits)
-    return weights if condition.clusters is None else cluster(weights, condition.clusters)
 
 
 def _noise(exact: Values, codes: Values) -> float:
@@ -376,7 +383,7 @@ def _noise(exact: Values, codes: Values) -> float:
 def on_front(results: Sequence[SchemeResult]) -> tuple[SchemeResult, ...]:
     """The same results, each told whether it is on the front of bytes, cycles, area and error."""
     figures = [
-        (result.n_bytes, result.cycles or 0, sum(result.decoder.area_ge), result.error)
+        (result.n_bytes, _cycles(result), sum(result.decoder.area_ge), result.error)
         for result in results
     ]
     return tuple(
@@ -391,24 +398,29 @@ def on_front(results: Sequence[SchemeResult]) -> tuple[SchemeResult, ...]:
     )
 
 
+def _cycles(result: SchemeResult) -> int:
+    return (result.cycles or 0) if result.inference is None else result.inference.total_cycles
+
+
 def _point(
     condition: Condition,
     chosen: Sequence[Scheme],
     lanes: int | None,
     simulate: bool,
     layers: Sequence[_Sums],
+    inferences: Sequence[Inference | None],
 ) -> Point:
     rows = np.sum([np.zeros((len(chosen), 5)), *(layer.rows for layer in layers)], axis=0)
     signal = sum(layer.signal for layer in layers)
     n_coded = sum(layer.n_coded for layer in layers)
     n_weights = sum(layer.n_weights for layer in layers)
     results = []
-    for scheme, row in zip(chosen, rows, strict=True):
+    for scheme, row, inference in zip(chosen, rows, inferences, strict=True):
         decoder = scheme.decoder
         n_bytes, cycles, stalls, changed, noise = row.tolist()
         results.append(
             SchemeResult(
-                scheme=scheme.name,
+                scheme=scheme.label,
                 n_bytes=int(n_bytes),
                 cycles=int(cycles) if simulate else None,
                 stall_cycles=int(stalls) if simulate else None,
@@ -417,6 +429,7 @@ def _point(
                 n_changed=int(changed),
                 error=math.sqrt(noise / signal) if signal else 0.0,
                 decoder=decoder if lanes is None else replace(decoder, lanes=lanes),
+                inference=inference,
             )
         )
     n_bytes_of = {name: sum(layer.n_bytes[name] for layer in layers) for name in BOUNDS}

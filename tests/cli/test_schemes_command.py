@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import sys
@@ -13,10 +14,14 @@ import pytest
 
 import npusim
 from npusim import cli, schemes
+from npusim.cost.energy import energy
+from npusim.cost.estimate import estimate
 from npusim.formats.tflite_write import write
+from npusim.hardware import machine
 from npusim.network_builder import NetworkBuilder
 from npusim.report.schemes import LIST_COLUMNS, ROW_COLUMNS
-from npusim.schemes.lab import compare, conditions
+from npusim.schemes.condition import conditions
+from npusim.schemes.lab import compare
 
 TWO = ("--scheme", "raw", "--scheme", "mask-gr")
 
@@ -124,7 +129,7 @@ class TestCompare:
         code, out, _ = run("compare", model, *TWO, *args, *options, "--format", "json")
         found = compare(
             npusim.load(model),
-            "ethos-u55-32",
+            machine("ethos-u55-32"),
             names=["raw", "mask-gr"],
             conditions=conditions([1.0, 0.5], [4], [16, 8], [(2, 4)]),
             lanes=2,
@@ -135,12 +140,39 @@ class TestCompare:
         assert json.loads(out) == found.to_json()
         assert len(found.points) == 4
 
+    def test_an_inference_is_costed_with_every_scheme(self, run, model):
+        args = ("--scheme", "zvc", "--scheme", "rans:states=4", "--memory-mode", "Sram_Only")
+        _, out, _ = run("compare", model, *args, "--lanes", "2", "--format", "json")
+        record = json.loads(out)
+        assert record["where"] == "Ethos_U55_High_End_Embedded, Sram_Only"
+        assert [each["scheme"] for each in record["points"][0]["schemes"]] == [
+            *("zvc", "rans:states=4")
+        ]
+        for each in record["points"][0]["schemes"]:
+            scheme = schemes.parse(each["scheme"])
+            cost = estimate(
+                npusim.load(model),
+                memory_mode="Sram_Only",
+                scheme=scheme,
+                decoder=dataclasses.replace(scheme.decoder, lanes=2),
+            )
+            found = each["inference"]
+            assert found["total_cycles"] == cost.total_cycles
+            assert found["flash_bytes"] == cost.flash_bytes
+            assert found["energy_uj"] == energy(cost).total_pj.times(1e-6).to_json()
+        rows = run("compare", model, *args, "--lanes", "2", "--format", "csv")[1]
+        last = list(csv.DictReader(io.StringIO(rows)))[-1]
+        assert last["total_cycles"] == str(found["total_cycles"])
+        table = run("compare", model, *args)[1]
+        assert "cycles" in table
+        assert "energy" in table
+
     def test_csv_has_a_row_for_each_scheme_and_bound(self, run, models):
         _, out, _ = run("compare", models, *TWO, "--prune", "0.5,0.9", "--format", "csv")
         rows = list(csv.DictReader(io.StringIO(out)))
         assert list(rows[0]) == list(ROW_COLUMNS)
         assert len(rows) == 2 * 2 * (3 + 2)
-        assert {row["nonzeros"] for row in rows} == {"0.5", "0.09999999999999998"}
+        assert {row["nonzeros"] for row in rows} == {"0.5", "0.1"}
 
     def test_several_models_are_a_list(self, run, models, tmp_path):
         args = ("--format", "json", "--output", tmp_path / "out.json", "--sizes-only")
@@ -165,7 +197,7 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("args", "message"),
         [
-            (["--scheme", "zip"], "scheme must be one of all, bit-plane, "),
+            (["--scheme", "zip"], "scheme must be one of bit-plane, "),
             (["--npu", "ethos"], "npu must be one of ethos-u55-128, "),
             (
                 ["--prune", "2"],
@@ -183,6 +215,9 @@ class TestCompare:
             (["--fifo", "0"], "fifo must be in 1..1099511627776, got 0"),
             (["--dma", "0"], "dma_bytes_per_cycle must be in 0.125.."),
             (["--sizes-only", "--plot", "x.svg"], "--plot must not go with --sizes-only, got both"),
+            (["--sizes-only", "--memory-mode", "Shared_Sram"], "--memory-mode must not go with "),
+            (["--system", "Mine"], "system config must be one of Ethos_U55_Deep_Embedded, "),
+            (["--scheme", "rans:states=x"], "states of scheme 'rans' must be an integer, got 'x'"),
             (["--output", "missing/x"], "--output must be in a folder that can be written, got "),
         ],
     )

@@ -17,8 +17,9 @@ from npusim.network_builder import NetworkBuilder
 from npusim.npu import get
 from npusim.report.schemes import comparison_rows
 from npusim.schemes.bounds import bounds
+from npusim.schemes.condition import Condition, conditions
 from npusim.schemes.decoder_simulation import decode_cycles
-from npusim.schemes.lab import Condition, SchemeResult, compare, conditions, on_front
+from npusim.schemes.lab import SchemeResult, compare, on_front
 from npusim.weights import cluster, encoded_size, n_of_m, prune, reorder_slices, weight_error
 
 NPU = get("ethos-u55-128")
