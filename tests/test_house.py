@@ -155,7 +155,8 @@ class TestFiles:
 
 def is_kernel(node: ast.AST) -> bool:
     return isinstance(node, ast.FunctionDef) and any(
-        ast.unparse(decorator) in {"kernel", "parallel_kernel"} for decorator in node.decorator_list
+        ast.unparse(decorator) in {"kernel", "leaf_kernel", "parallel_kernel"}
+        for decorator in node.decorator_list
     )
 
 

@@ -98,6 +98,16 @@ class TestOneSignature:
         assert {name: found for name, found in called.items() if len(found) > 1} == {}
 
 
+def test_kernels_that_count_no_references_make_no_arrays(tmp_path):
+    (tmp_path / "greedy.py").write_text(
+        "import numpy as np\nfrom npusim._jit import leaf_kernel\n\n"
+        "@leaf_kernel\ndef ones(n):\n    return np.ones(n).sum()\n",
+        "utf-8",
+    )
+    code = "import numba, greedy\ntry: greedy.ones(3)\nexcept numba.NumbaError: print('refused')"
+    assert run(code, cwd=tmp_path, NUMBA_CACHE_DIR=str(tmp_path)).stdout == "refused\n"
+
+
 TINY_PACKAGE = """
 from npusim._jit import kernel
 

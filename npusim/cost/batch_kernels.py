@@ -2,10 +2,11 @@
 """Kernels of `npusim.cost.batch`: many programs, and what is kept of the plans of operations.
 
 ops, entries and machine are those of `npusim.cost.entries_kernels`, plans those of
-`npusim.cost.plans_kernels`. memo (keys i64 [n, KEY_COLUMNS], plans i64 [n, PLAN_COLUMNS], slots
-i64, moves i64 [m, 2], counts i64 [2]) keeps plans by what they depend on; plan 0 is that of every
-operation of the CPU. slots is the index of keys, moves tells the plan that follows another one,
-both of a power of two; counts says how many plans and moves there are.
+`npusim.cost.plans_kernels`, contexts, alone, moves, variants and what is listed of programs those
+of `npusim.cost.lookup_kernels`. memo (keys i64 [n, KEY_COLUMNS], plans i64 [n, PLAN_COLUMNS], slots
+i64, moves, variants, counts i64 [2]) keeps plans by what they depend on; plan 0 is that of every
+operation of the CPU. slots, of a power of two, is the index of keys; counts says how many plans and
+variants there are.
 """
 
 from __future__ import annotations
@@ -14,40 +15,53 @@ from typing import Any
 
 import numpy as np
 
-from npusim._jit import kernel
+from npusim._jit import kernel, leaf_kernel
 from npusim.cost import columns as col
-from npusim.cost.entries_kernels import FITS, FREE, mixed, same
-from npusim.cost.memory_kernels import find_ranges, peak
+from npusim.cost.cycles_kernels import put
+from npusim.cost.entries_kernels import (
+    ENTRY_RUN,
+    FITS,
+    FREE,
+    fill_entries,
+    mixed,
+    same,
+)
+from npusim.cost.lookup_kernels import (
+    AFTER,
+    BEFORE,
+    LEAST_BYTES,
+    N_STEPS,
+    NEW_SCALES,
+    NUMBER,
+    REPEATS,
+    SAME_AS_BEFORE,
+    SAME_WEIGHTS,
+    SHARING,
+    add_move,
+    find_move,
+    is_step,
+    late_bytes,
+    look_up,
+)
 from npusim.cost.plans_kernels import (
     HALF0,
     HALF1,
     N_SLICES,
-    NPU_CYCLES,
     PLAN_COLUMNS,
     PRE_BUFFERED,
     SCALE_BYTES,
     SLACK_BYTES,
     SLACK_CYCLES,
-    TOTAL_CYCLES,
+    UNLIMITED,
     WEIGHT_BYTES,
     make_plan,
 )
 
-READER, N_SHARING, SAME_AS_BEFORE, SAME_WEIGHTS, NEW_SCALES = range(5)
-"""Of links: the first operation that reads the ofm, or -1; operations that read the same weights if
-the neighbour is one of them, else 1; whether the one before is; the last earlier one, or -1;
-whether the scales are not those of that one."""
-LINK_COLUMNS = 5
-
 KEY_COLUMNS = 5
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-_SHIFT = np.uint64(29)
-_FULL = 0.6
-_ENTRY_BITS = 20
-ENTRIES_MAX = 1 << _ENTRY_BITS
+ENTRIES_MAX = 1 << 20
 
 
-@kernel
+@leaf_kernel
 def find_slot(key: Any, keys: Any, slots: Any) -> Any:
     """Where in slots the line of key i64 [KEY_COLUMNS] is or belongs."""
     mask = np.uint64(slots.size - 1)
@@ -57,22 +71,25 @@ def find_slot(key: Any, keys: Any, slots: Any) -> Any:
     return np.int64(at)
 
 
-@kernel
-def find_move(code: Any, moves: Any) -> Any:
-    """Where in moves code i64 is or belongs."""
-    mask = np.uint64(moves.shape[0] - 1)
-    mix = np.uint64(code) * _MIX
-    at = (mix ^ (mix >> _SHIFT)) & mask
-    while moves[at, 0] != FREE and moves[at, 0] != code:
-        at = (at + np.uint64(1)) & mask
-    return np.int64(at)
+@leaf_kernel
+def set_before(context: Any, line: Any, ops: Any, entries: Any, plans: Any, before: Any) -> Any:
+    """Write the plan i64 [PLAN_COLUMNS] of the operation before that of a context: the one on
+    `line` if that is not 0; return whether there is one, and whether the NPU executes it."""
+    number = context[BEFORE]
+    on_npu = number >= 0 and ops[number, col.UNIT] != col.CPU
+    if line:
+        put(plans[line], before)
+    else:
+        put(plans[0], before)
+        if on_npu:
+            before[SLACK_CYCLES], before[SLACK_BYTES] = entries[number, ENTRY_RUN], UNLIMITED
+    return number >= 0, on_npu
 
 
-@kernel
+@leaf_kernel
 def find_plan(
-    numbers: Any,
+    context: Any,
     before: Any,
-    how: Any,
     known: Any,
     entries: Any,
     law: Any,
@@ -80,28 +97,31 @@ def find_plan(
     memo: Any,
     room: Any,
 ) -> Any:
-    """The line of an operation's plan, which is made if it is new; -1 where the operation does not
-    fit. numbers: its entry, and that of the operation that reads its ofm."""
+    """The line of the plan of a context, which is made if it is new; -1 where the operation does
+    not fit. before (plan, whether there is one, whether the NPU executes it)."""
     ops, statistics = known
-    keys, plans, slots, _, counts = memo
-    number, next_number = numbers
+    keys, plans, slots, _, _, counts = memo
+    number, after = context[NUMBER], context[AFTER]
     op, entry = ops[number], entries[number]
-    if op[col.UNIT] == col.CPU:
-        return 0
     if not entry[FITS]:
         return -1
     plan, exists, on_npu = before
-    sharing, has_reader = how
+    has_reader = after >= 0
+    if not has_reader:
+        after = number
+    sharing = context[SHARING]
+    if sharing > 1 and exists and plan[N_SLICES] > 1:
+        sharing = 1
     key = keys[counts[0]]
-    key[0], key[1] = number, next_number
+    key[0], key[1] = number, after
     key[2], key[3] = plan[SLACK_CYCLES], plan[SLACK_BYTES]
     key[4] = ((sharing * 2 + exists) * 2 + on_npu) * 2 + has_reader
     at = find_slot(key, keys, slots)
     if slots[at] == FREE:
         line = counts[0]
         make_plan(
-            *(op, entry, entries[next_number], before, how, machine, (statistics[number], law)),
-            *(room, plans[line]),
+            *(op, entry, entries[after], before, (sharing, has_reader), machine),
+            *((statistics[number], law), room, plans[line]),
         )
         slots[at] = line
         counts[0] += 1
@@ -111,7 +131,8 @@ def find_plan(
 @kernel
 def plan_program(
     index: Any,
-    links: Any,
+    steps: Any,
+    contexts: Any,
     known: Any,
     entries: Any,
     law: Any,
@@ -120,45 +141,38 @@ def plan_program(
     room: Any,
     lines: Any,
 ) -> Any:
-    """Write the line of each operation's plan, i64 [n_ops]; return whether all fit the NPU.
+    """Write the line of each operation's plan, i64 [n_ops], 0 for those that are no steps; return
+    whether all fit the NPU.
 
-    index i64 [n_ops]: of each operation in known (ops, statistics) and entries.
+    index i64 [n_ops]: of each operation in known (ops, statistics) and entries; steps i64 [n_steps]
+    as `lookup_kernels.set_steps` lists them.
     """
-    _, plans, _, moves, counts = memo
-    nothing = np.zeros(PLAN_COLUMNS, np.int64)
-    last = -1
+    _, plans, _, moves, variants, counts = memo
+    ops, _ = known
+    plan = np.empty(PLAN_COLUMNS, np.int64)
+    n = 0
     for i in range(index.size):
-        number, reader = index[i], links[i, READER]
-        next_number = index[reader] if reader >= 0 else number
-        sharing = links[i, N_SHARING]
-        if sharing > 1 and last >= 0 and plans[last, N_SLICES] > 1:
-            sharing = 1
-        code = ((last + 1) << _ENTRY_BITS | number) << _ENTRY_BITS | next_number
-        code = (code << 1 | (1 if sharing > 1 else 0)) << 1 | (1 if reader >= 0 else 0)
-        at = find_move(code, moves)
-        if moves[at, 0] == FREE:
-            before = plans[last] if last >= 0 else nothing
-            line = find_plan(
-                (number, next_number),
-                (before, last >= 0, last > 0),
-                (sharing, reader >= 0),
-                known,
-                entries,
-                law,
-                machine,
-                memo,
-                room,
-            )
-            if line < 0:
+        lines[i] = 0
+        if not is_step(ops[index[i]]):
+            if ops[index[i], col.UNIT] != col.CPU and not entries[index[i], FITS]:
                 return False
-            moves[at, 0], moves[at, 1] = code, line
-            counts[1] += 1
-        last = moves[at, 1]
-        lines[i] = last
+            continue
+        at, line = steps[n] >> 1, lines[i - 1] if steps[n] & 1 else 0
+        n += 1
+        found = find_move(at, line, moves, variants)
+        if found < 0:
+            exists, on_npu = set_before(contexts[at], line, ops, entries, plans, plan)
+            found = find_plan(
+                *(contexts[at], (plan, exists, on_npu), known, entries, law, machine, memo, room)
+            )
+            if found < 0:
+                return False
+            add_move(at, line, found, plans[found], moves, variants, counts)
+        lines[i] = found
     return True
 
 
-@kernel
+@leaf_kernel
 def is_repeated(i: Any, index: Any, links: Any, entries: Any, lines: Any, plans: Any) -> Any:
     """Whether an earlier operation has the weights of operation i in the same slices and order."""
     other = links[i, SAME_WEIGHTS]
@@ -172,7 +186,7 @@ def is_repeated(i: Any, index: Any, links: Any, entries: Any, lines: Any, plans:
     return False
 
 
-@kernel
+@leaf_kernel
 def weight_costs(index: Any, links: Any, entries: Any, lines: Any, plans: Any) -> Any:
     """Bytes in flash of weights and scales of one program, and those of the weights, counted once
     however they are cut."""
@@ -189,45 +203,39 @@ def weight_costs(index: Any, links: Any, entries: Any, lines: Any, plans: Any) -
     return flash, streams
 
 
-@kernel
-def peak_of(table: Any, formats: Any, links: Any, lines: Any, plans: Any, room: Any) -> Any:
-    """Bytes that one program has in the arena at once; table (accesses, maps, in_place), room
-    (schedule i64 [n_ops, 9], ranges, owners) as of `memory_kernels`."""
-    accesses, maps, in_place = table
-    schedule, ranges, owners = room
-    for i in range(in_place.size):
-        line = schedule[i]
-        line[:] = 0
-        line[0], line[1], line[2] = in_place[i], plans[lines[i], HALF0], plans[lines[i], HALF1]
-        line[3] = plans[lines[i], PRE_BUFFERED]
-        line[4] = (plans[lines[i], N_SLICES] - 1) % 2 if plans[lines[i], HALF1] else 0
-        line[5] = i
-        if (
-            i
-            and links[i, SAME_AS_BEFORE]
-            and plans[lines[i], HALF0]
-            and plans[lines[i], N_SLICES] == 1
-        ):
-            alike = (
-                plans[lines[i - 1], N_SLICES] == 1
-                and plans[lines[i - 1], HALF0] == plans[lines[i], HALF0]
-            )
-            if alike:
-                line[5] = schedule[i - 1, 5]
-    n, n_steps = find_ranges(accesses, maps, schedule[: in_place.size], formats, ranges, owners)
-    return peak(n, n_steps, ranges)
+@leaf_kernel
+def peak_of(head: Any, used: Any, steps: Any, links: Any, lines: Any, plans: Any) -> Any:
+    """Bytes that one program has in the arena at once, neighbours with the same weights in one
+    piece sharing a buffer; head, used and steps as `lookup_kernels.set_steps` lists them."""
+    most, late, n = head[LEAST_BYTES], 0, 0
+    for i in range(lines.size):
+        if not lines[i]:
+            continue
+        plan = plans[lines[i]]
+        if not steps[n] & 1:
+            late = 0
+        early = plan[HALF0] if plan[PRE_BUFFERED] else 0
+        if steps[n] & 1 and links[i, SAME_AS_BEFORE] and plan[N_SLICES] == 1:
+            other = plans[lines[i - 1]]
+            if other[N_SLICES] == 1 and other[HALF0] == plan[HALF0]:
+                early = 0
+        most = max(most, used[n, 0] + late + early, used[n, 1] + plan[HALF0] + plan[HALF1])
+        late = late_bytes(plan)
+        n += 1
+    return most
 
 
-@kernel
+@leaf_kernel
 def cost_programs(
     first: Any,
     starts: Any,
     index: Any,
     links: Any,
-    table: Any,
-    formats: Any,
+    listed: Any,
+    contexts: Any,
     known: Any,
     entries: Any,
+    alone: Any,
     law: Any,
     machine: Any,
     memo: Any,
@@ -238,29 +246,93 @@ def cost_programs(
 
     They are total cycles, cycles of the NPU, bytes in the arena, in flash, of the weights; -1 where
     an operation does not fit. Stops where memo is full, for it to be emptied. room (lines, that of
-    make_plan, that of peak_of).
+    make_plan); used, which is part of listed, is empty where the arena is not followed.
     """
-    accesses, maps, in_place = table
-    lines, plan_room, peak_room = room
-    keys, plans, _, moves, counts = memo
+    lines, plan_room = room
+    _, steps, used, heads = listed
+    keys, plans, _, moves, variants, counts = memo
+    with_usage = used.shape[0] > 0
     for program in range(first, costs.shape[0]):
-        a0, m0, o0 = starts[program, 0], starts[program, 1], starts[program, 2]
-        a1, m1, o1 = starts[program + 1, 0], starts[program + 1, 1], starts[program + 1, 2]
-        n_ops = o1 - o0
-        if counts[0] + n_ops >= keys.shape[0] or counts[1] + n_ops > _FULL * moves.shape[0]:
-            return program
-        own, link, line = index[o0:o1], links[o0:o1], lines[:n_ops]
-        if not plan_program(own, link, known, entries, law, machine, memo, plan_room, line):
-            costs[program] = -1
+        o0, o1, head, cost = (
+            starts[program, 2],
+            starts[program + 1, 2],
+            heads[program],
+            costs[program],
+        )
+        if (
+            look_up(o0, head, listed, with_usage, alone, moves, variants, cost)
+            and not head[REPEATS]
+        ):
             continue
-        total, npu = 0, 0
-        for i in range(n_ops):
-            total += plans[line[i], TOTAL_CYCLES]
-            npu += plans[line[i], NPU_CYCLES]
-        costs[program, 0], costs[program, 1], costs[program, 2] = total, npu, 0
-        if in_place.size:
-            uses = accesses[a0:a1], maps[m0:m1], in_place[o0:o1]
-            costs[program, 2] = peak_of(uses, formats[m0:m1], link, line, plans, peak_room)
-        flash, streams = weight_costs(own, link, entries, line, plans)
-        costs[program, 3], costs[program, 4] = flash, streams
+        n = head[N_STEPS]
+        if counts[0] + n >= keys.shape[0] or counts[1] + n >= variants.shape[0]:
+            return program
+        own, link, line = index[o0:o1], links[o0:o1], lines[: o1 - o0]
+        if not plan_program(
+            own, steps[o0:o1], contexts, known, entries, law, machine, memo, plan_room, line
+        ):
+            cost[:] = -1
+            continue
+        look_up(o0, head, listed, with_usage, alone, moves, variants, cost)
+        if head[REPEATS]:
+            cost[3], cost[4] = weight_costs(own, link, entries, line, plans)
+            if with_usage:
+                cost[2] = peak_of(head, used[o0:o1], steps[o0:o1], link, line, plans)
+    return costs.shape[0]
+
+
+@leaf_kernel
+def empty_memo(memo: Any) -> None:
+    """Forget all plans but that of operations of the CPU."""
+    _, _, slots, moves, _, counts = memo
+    slots[:] = FREE
+    moves[:] = FREE
+    counts[0], counts[1] = 1, 0
+
+
+@leaf_kernel
+def cost_machines(
+    first: Any,
+    most: Any,
+    machines: Any,
+    blocks: Any,
+    starts: Any,
+    index: Any,
+    links: Any,
+    listed: Any,
+    contexts: Any,
+    known: Any,
+    entries: Any,
+    alone: Any,
+    law: Any,
+    memo: Any,
+    room: Any,
+    costs: Any,
+) -> Any:
+    """Write costs i64 [n_machines, n_programs, 5] from machine `first` on, and keep nothing; return
+    the next one to do.
+
+    machines (npus, rates, memories, roles, blocks' numbers): one line per machine of what
+    `entries_kernels` takes, memories as many for all. blocks i64 [n, n_ops, FITS + 1] is the
+    beginning of entries. Stops where memo is full and has less than `most` plans, for a larger one.
+    """
+    npus, rates, memories, roles, numbers = machines
+    ops, statistics = known
+    n_programs = costs.shape[1]
+    for at in range(first, costs.shape[0]):
+        machine = npus[at], rates[at], memories[at], roles[at]
+        for i in range(ops.shape[0]):
+            put(blocks[numbers[at], i], entries[i])
+        fill_entries(ops, statistics, law, machine, entries, alone)
+        empty_memo(memo)
+        done = 0
+        while done < n_programs:
+            done = cost_programs(
+                *(done, starts, index, links, listed, contexts, known, entries, alone),
+                *(law, machine, memo, room, costs[at]),
+            )
+            if done < n_programs:
+                if memo[0].shape[0] < most:
+                    return at
+                empty_memo(memo)
     return costs.shape[0]

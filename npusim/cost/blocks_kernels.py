@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from npusim._jit import kernel
+from npusim._jit import kernel, leaf_kernel
 from npusim.cost import columns as col
 
 _DEPTH_STEP = 16
@@ -29,13 +29,13 @@ _N_HEIGHTS, _N_WIDTHS, _N_DEEP, _IFM_PIXEL_BYTES, _ACC_PIXEL_BITS = range(19, 24
 SEARCH_COLUMNS = 24
 
 
-@kernel
+@leaf_kernel
 def round_up(value: Any, step: Any) -> Any:
     """The least multiple of step that is not less; both i64."""
     return (value + step - 1) // step * step
 
 
-@kernel
+@leaf_kernel
 def ifm_extent(extent: Any, axis: Any, row: Any, npu: Any) -> Any:
     """Rows (axis 0) or columns (1) of the ifm block that `extent` ones of the ofm block need."""
     dilated = (row[col.KERNEL_HEIGHT + axis] - 1) * row[col.DILATION_HEIGHT + axis] + 1
@@ -47,7 +47,7 @@ def ifm_extent(extent: Any, axis: Any, row: Any, npu: Any) -> Any:
     return round_up((span + upscale - 1) // upscale, ublock)
 
 
-@kernel
+@leaf_kernel
 def set_granules(row: Any, npu: Any, search: Any) -> None:
     """Write what of SHRAM an operation may use, and in which pieces."""
     bits, elementwise = row[col.IFM_BITS], row[col.UNIT] == col.ELEMENTWISE
@@ -69,7 +69,7 @@ def set_granules(row: Any, npu: Any, search: Any) -> None:
     search[_BANKS] = npu[col.SHRAM_BANKS] - _OFM_BANKS - max(kept, row[col.TABLE_BANKS])
 
 
-@kernel
+@leaf_kernel
 def set_search(row: Any, npu: Any, search: Any) -> None:
     """Write what does not depend on the block. The larger operand counts as ifm."""
     unit, bits = row[col.UNIT], row[col.IFM_BITS]
@@ -109,7 +109,7 @@ def set_search(row: Any, npu: Any, search: Any) -> None:
     search[_FLAT] = flat and npu[col.OFM_UBLOCK_HEIGHT] == 2
 
 
-@kernel
+@leaf_kernel
 def set_extents(row: Any, npu: Any, search: Any, extents: Any) -> None:
     """Fill extents with what heights (0) and widths (1) of a block cost, on their own.
 
@@ -127,7 +127,7 @@ def set_extents(row: Any, npu: Any, search: Any, extents: Any) -> None:
         search[_N_HEIGHTS + axis] = n
 
 
-@kernel
+@leaf_kernel
 def set_depth(depth: Any, trial: Any, search: Any) -> None:
     """Write what a block of `depth` channels costs, whatever its height and width."""
     trial[2] = depth
@@ -137,14 +137,14 @@ def set_depth(depth: Any, trial: Any, search: Any) -> None:
     search[_ACC_PIXEL_BITS] = round_up(depth, 8) * search[_ACC_BITS]
 
 
-@kernel
+@leaf_kernel
 def two_buffers(n_bytes: Any, granule: Any, search: Any) -> Any:
     """Banks of two buffers of n_bytes, in whole granules; all i64."""
     # in floating point, exact for such numbers, since divisions of integers take most of the time
     return np.ceil(2.0 * np.ceil(n_bytes / search[_BANK_BYTES]) / granule) * granule
 
 
-@kernel
+@leaf_kernel
 def fitting_widths(trial: Any, extents: Any, n_widths: Any, search: Any) -> Any:
     """How many of the first n_widths fit SHRAM with height and depth of trial, i64: ifm and
     accumulators, each twice and in whole granules."""
@@ -159,14 +159,14 @@ def fitting_widths(trial: Any, extents: Any, n_widths: Any, search: Any) -> Any:
     return 0
 
 
-@kernel
+@leaf_kernel
 def coverage(ifm_height: Any, ifm_width: Any, search: Any) -> Any:
     """How many times the ifm is as large as the part of it that one block reads, f32."""
     area = min(ifm_height, search[_IFM]) * min(ifm_width, search[_IFM + 1])
     return np.float32(search[_IFM] * search[_IFM + 1]) / np.float32(area)
 
 
-@kernel
+@leaf_kernel
 def best_width(
     trial: Any, best: Any, extents: Any, n_high: Any, n_widths: Any, unit: Any, search: Any
 ) -> Any:
@@ -207,7 +207,7 @@ def best_width(
     return improved
 
 
-@kernel
+@leaf_kernel
 def search_block(
     row: Any, npu: Any, search: Any, extents: Any, best: Any, trial: Any, block: Any
 ) -> Any:
@@ -233,7 +233,8 @@ def search_block(
             at = best_width(trial, best, extents, n_high, n_widths, row[col.UNIT], search)
             if at >= 0:
                 trial[1], trial[4] = extents[1, at, 0], extents[1, at, 1]
-                block[: col.BLOCK_COLUMNS] = trial
+                for column in range(col.BLOCK_COLUMNS):
+                    block[column] = trial[column]
                 found = True
         depth += step
         if depth < ofm_depth:
@@ -241,7 +242,7 @@ def search_block(
     return found
 
 
-@kernel
+@leaf_kernel
 def fit_stripes(extents: Any, npu: Any) -> None:
     """Cut extents i64 [3] so that several blocks fit one after the other: a third or a half of
     the width, or of the height where that is more than a block's."""
@@ -275,7 +276,7 @@ def search_matmul(
     return search_block(part, npu, search, extents, best, trial, block) and found
 
 
-@kernel
+@leaf_kernel
 def find_block(
     row: Any, npu: Any, search: Any, extents: Any, best: Any, trial: Any, block: Any
 ) -> Any:

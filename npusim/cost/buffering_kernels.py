@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from npusim._jit import kernel
+from npusim._jit import kernel, leaf_kernel
 from npusim.cost import columns as col
 from npusim.cost.cycles_kernels import (
     copy_cycles,
@@ -57,7 +57,7 @@ STARTUP_CYCLES = 1000
 _USED_BLOCK_MIN = np.float32(0.3)
 
 
-@kernel
+@leaf_kernel
 def choose_way(facts: Any) -> Any:
     """The way that is worth trying: one of `UNBUFFERED`, `SLICED`, `WHOLE`, `SHARED`."""
     if facts[BUFFER_CYCLES] >= facts[STORED_CYCLES]:
@@ -82,14 +82,14 @@ def choose_way(facts: Any) -> Any:
     return way
 
 
-@kernel
+@leaf_kernel
 def smallest_transfer(facts: Any) -> Any:
     """Cycles to copy as few channels as a slice may have."""
     least = min(facts[OFM_DEPTH], float(SPLIT_DEPTH))
     return np.floor(facts[TRANSFER_CYCLES] * least / facts[OFM_DEPTH])
 
 
-@kernel
+@leaf_kernel
 def starts_network(facts: Any) -> Any:
     """Whether a transfer with nothing of the NPU's to hide it under looks worth its wait."""
     smallest = smallest_transfer(facts)
@@ -97,7 +97,7 @@ def starts_network(facts: Any) -> Any:
     return facts[STARTS_NPU] and facts[FETCHES] > 1 and short
 
 
-@kernel
+@leaf_kernel
 def first_slice_ratio(facts: Any) -> Any:
     """Part of the ofm's depth whose weights can be copied under the operation before."""
     depth = facts[OFM_DEPTH]
@@ -112,14 +112,14 @@ def first_slice_ratio(facts: Any) -> Any:
     return min(max(ratio, least), most)
 
 
-@kernel
+@leaf_kernel
 def first_slice_depth(facts: Any, ratio: Any) -> Any:
     """Channels of the slice that is copied first."""
     depth = np.floor(facts[OFM_DEPTH] * ratio)
     return max(depth // SPLIT_DEPTH * SPLIT_DEPTH, float(SPLIT_DEPTH))
 
 
-@kernel
+@leaf_kernel
 def next_slices_depth(facts: Any, first_cycles: Any) -> Any:
     """Channels of the further slices: as many as are copied while the first slice runs."""
     depth = np.floor(facts[OFM_DEPTH] * first_cycles / facts[TRANSFER_CYCLES])
@@ -131,14 +131,14 @@ def next_slices_depth(facts: Any, first_cycles: Any) -> Any:
     return depth
 
 
-@kernel
+@leaf_kernel
 def whole_blocks(facts: Any, depth: Any) -> Any:
     """Channels of the further slices in whole blocks, or if they are less than one in splits."""
     step = facts[BLOCK_DEPTH] if depth > facts[BLOCK_DEPTH] else float(SPLIT_DEPTH)
     return max(depth // step * step, float(SPLIT_DEPTH))
 
 
-@kernel
+@leaf_kernel
 def fills_blocks(facts: Any, depth: Any) -> Any:
     """Whether slices of this depth use enough of their blocks, or the weights are what counts."""
     blocks = np.ceil(depth / facts[BLOCK_DEPTH]) * facts[BLOCK_DEPTH]
@@ -201,7 +201,7 @@ def performance(
         perf[WEIGHT_READ] = int(repeats * (once * n_fetches))
 
 
-@kernel
+@leaf_kernel
 def is_worth_it(facts: Any, perf: Any, n_slices: Any, buffer_bytes: Any) -> Any:
     """Whether the network runs no slower with a buffer of buffer_bytes i64 for n_slices i64."""
     ifm_cycles = float(perf[IFM_READ])

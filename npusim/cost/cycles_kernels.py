@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from npusim._jit import kernel
+from npusim._jit import kernel, leaf_kernel
 from npusim.cost import columns as col
 
 _BRICK_DEPTH = 16
@@ -27,13 +27,20 @@ _WRITE_RUN_BITS = 512
 _IFM, _IFM2, _OFM = range(3)
 
 
-@kernel
+@leaf_kernel
+def put(values: Any, to: Any) -> None:
+    """Write values [n] to the first n of another array; numpy's way would make a copy first."""
+    for i in range(values.size):
+        to[i] = values[i]
+
+
+@leaf_kernel
 def ceil_div(value: Any, step: Any) -> Any:
     """value / step rounded up; both i64."""
     return (value + step - 1) // step
 
 
-@kernel
+@leaf_kernel
 def stored_elements(row: Any, map_: Any, depth_of: Any) -> Any:
     """Elements of a map in memory, i64: map_ is its first column, depth_of its format's."""
     depth = row[map_ + 2]
@@ -42,7 +49,7 @@ def stored_elements(row: Any, map_: Any, depth_of: Any) -> Any:
     return row[map_] * row[map_ + 1] * depth
 
 
-@kernel
+@leaf_kernel
 def ublocks(extent: Any, axis: Any, row: Any, npu: Any) -> Any:
     """Ofm ublocks that `extent` rows (axis 0), columns (1) or channels (2) are made of, i64.
 
@@ -57,7 +64,7 @@ def ublocks(extent: Any, axis: Any, row: Any, npu: Any) -> Any:
     return ceil_div(extent, step)
 
 
-@kernel
+@leaf_kernel
 def pool_cycles(row: Any, npu: Any) -> Any:
     """Cycles of an ofm ublock and kernel element, i64; for 32 bits they grow as from 8 to 16."""
     narrow, wide = npu[col.POOL8_CYCLES], npu[col.POOL16_CYCLES]
@@ -66,7 +73,7 @@ def pool_cycles(row: Any, npu: Any) -> Any:
     return wide if row[col.IFM_BITS] == 16 else wide * wide // narrow
 
 
-@kernel
+@leaf_kernel
 def sub_kernel_cycles(taps: Any, row: Any, npu: Any, n_area: Any, n_deep: Any) -> Any:
     """Cycles of one sub-kernel of `taps` elements on a block of n_area x n_deep ublocks, i64."""
     bits, acc40 = row[col.IFM_BITS], row[col.ACC_BITS] == 40
@@ -90,7 +97,7 @@ def sub_kernel_cycles(taps: Any, row: Any, npu: Any, n_area: Any, n_deep: Any) -
     return cycles
 
 
-@kernel
+@leaf_kernel
 def mac_block_cycles(row: Any, npu: Any, ifm_depth: Any, high: Any, wide: Any, deep: Any) -> Any:
     """Cycles the multipliers take for a block of high x wide x deep ublocks, i64.
 
@@ -113,7 +120,7 @@ def mac_block_cycles(row: Any, npu: Any, ifm_depth: Any, high: Any, wide: Any, d
     return total // npu[col.N_CORES]
 
 
-@kernel
+@leaf_kernel
 def in_bursts(
     n_elements: Any, part: Any, row: Any, block: Any, npu: Any, memories: Any, places: Any
 ) -> Any:
@@ -137,7 +144,7 @@ def in_bursts(
     return n_elements * bits // 8 * burst // min(burst, run // 8)
 
 
-@kernel
+@leaf_kernel
 def first_block_cycles(
     part: Any, row: Any, block: Any, npu: Any, memories: Any, places: Any
 ) -> Any:
@@ -152,26 +159,26 @@ def first_block_cycles(
     return transfer_cycles(moved, places[part], memories) + int(latency)
 
 
-@kernel
+@leaf_kernel
 def transfer_cycles(n_bytes: Any, at: Any, memories: Any) -> Any:
     """Cycles memory `at` takes for n_bytes, both i64, without latency; in single precision."""
     return int(np.float32(n_bytes) / np.float32(memories[at, col.BYTES_PER_CYCLE]))
 
 
-@kernel
+@leaf_kernel
 def output_rate(row: Any, rates: Any) -> Any:
     """Cycles of an ofm element: the slower of output stage and activation, f64."""
     return max(rates[row[col.OUTPUT_RATE]], rates[col.N_OUTPUT_RATES + row[col.ACTIVATION_RATE]])
 
 
-@kernel
+@leaf_kernel
 def weight_fetches(row: Any, block: Any) -> Any:
     """How often all weights are read: the blocks of one depth, i64."""
     n_high = ceil_div(row[col.OFM_HEIGHT], min(block[0], row[col.OFM_HEIGHT]))
     return n_high * ceil_div(row[col.OFM_WIDTH], min(block[1], row[col.OFM_WIDTH]))
 
 
-@kernel
+@leaf_kernel
 def elementwise_cycles(
     row: Any, block: Any, npu: Any, rates: Any, memories: Any, places: Any, cycles: Any
 ) -> None:
@@ -190,7 +197,7 @@ def elementwise_cycles(
     cycles[col.OP_CYCLES] = max(cycles[col.OUTPUT_CYCLES], cycles[col.ISSUE_CYCLES])
 
 
-@kernel
+@leaf_kernel
 def mac_cycles(
     row: Any, block: Any, npu: Any, rates: Any, memories: Any, places: Any, cycles: Any
 ) -> None:
@@ -237,7 +244,7 @@ def mac_cycles(
             cycles[col.FILL_CYCLES] = cycles[col.DRAIN_CYCLES] = 0
 
 
-@kernel
+@leaf_kernel
 def transpose_cycles(
     row: Any, block: Any, npu: Any, memories: Any, places: Any, cycles: Any
 ) -> None:
@@ -281,7 +288,7 @@ def matmul_cycles(
         cycles[i] = (cycles[i] + product[i]) * n_columns
 
 
-@kernel
+@leaf_kernel
 def op_cycles(
     row: Any, block: Any, npu: Any, rates: Any, memories: Any, places: Any, cycles: Any
 ) -> None:
@@ -299,7 +306,7 @@ def op_cycles(
         cycles[:] = 0
 
 
-@kernel
+@leaf_kernel
 def operand_elements(row: Any, elements: Any) -> None:
     """Write what an elementwise operation reads. Scalars of 8 bits come with the command; a wider
     scalar first operand hides the second one."""
@@ -324,7 +331,7 @@ def operand_elements(row: Any, elements: Any) -> None:
         elements[col.IFM2_READ] = whole
 
 
-@kernel
+@leaf_kernel
 def element_access(row: Any, block: Any, npu: Any, elements: Any) -> None:
     """Write the elements of maps that one operation reads and writes, and its weight fetches."""
     unit, most = row[col.UNIT], npu[col.SUB_KERNEL_MAX]
@@ -357,7 +364,7 @@ def element_access(row: Any, block: Any, npu: Any, elements: Any) -> None:
             elements[col.WEIGHT_FETCHES] = n_area
 
 
-@kernel
+@leaf_kernel
 def byte_access(
     row: Any, block: Any, npu: Any, memories: Any, places: Any, elements: Any, moved: Any
 ) -> None:
@@ -375,7 +382,7 @@ def byte_access(
     moved[col.WEIGHT_FETCHES] = fetches
 
 
-@kernel
+@leaf_kernel
 def memory_traffic(moved: Any, n_dma_bytes: Any, memories: Any, places: Any, traffic: Any) -> None:
     """Write the cycles of every memory from the bytes moved; n_dma_bytes i64 are copied from where
     weights are stored to their buffer while the operation runs."""
@@ -398,14 +405,14 @@ def memory_traffic(moved: Any, n_dma_bytes: Any, memories: Any, places: Any, tra
             traffic[at, i] = transfer_cycles(traffic[at, i], at, memories)
 
 
-@kernel
+@leaf_kernel
 def min_read_cycles(n_bytes: Any, at: Any, memories: Any) -> Any:
     """Least cycles until n_bytes are read from memory `at`; both i64. In double precision."""
     rate = np.float64(np.float32(memories[at, col.BYTES_PER_CYCLE]))
     return int(n_bytes / rate + memories[at, col.READ_LATENCY])
 
 
-@kernel
+@leaf_kernel
 def copy_cycles(n_bytes: Any, source: Any, target: Any, memories: Any) -> Any:
     """Cycles to copy n_bytes from one memory to another; all i64.
 
@@ -416,7 +423,7 @@ def copy_cycles(n_bytes: Any, source: Any, target: Any, memories: Any) -> Any:
     return max(read, write)
 
 
-@kernel
+@leaf_kernel
 def cut(row: Any, height: Any, depth: Any, part: Any) -> None:
     """Write to part i64 [35] the stripe of `height` ofm rows and the slice of `depth` channels.
 
@@ -424,7 +431,7 @@ def cut(row: Any, height: Any, depth: Any, part: Any) -> None:
     A slice does not wait for `FILL_CYCLES` where another runs before it, nor for `DRAIN_CYCLES`
     where another runs after it.
     """
-    part[:] = row
+    put(row, part)
     part[col.OFM_HEIGHT], part[col.OFM_DEPTH] = height, depth
     part[col.DECODE_CYCLES] = ceil_div(row[col.DECODE_CYCLES] * depth, row[col.OFM_DEPTH])
     for axis in range(2):
@@ -438,7 +445,7 @@ def cut(row: Any, height: Any, depth: Any, part: Any) -> None:
         part[col.IFM_HEIGHT + axis] = min(need, row[col.IFM_HEIGHT + axis])
 
 
-@kernel
+@leaf_kernel
 def table_cycles(
     ops: Any, npu: Any, rates: Any, memories: Any, cycles: Any, access: Any, traffic: Any
 ) -> None:

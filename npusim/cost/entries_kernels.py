@@ -4,8 +4,8 @@
 ops i64 [n_ops, OP_COLUMNS] is a row of `npusim.cost.columns`, then the flags named below, then
 entropy and part of zeros of the weights, whose 64 bits are those of a f64. entries i64 [n_entries,
 ENTRY_COLUMNS] is what one machine makes of each; machine (npu, rates, memories, roles), roles i64
-[4]: lines of memories for maps, constants and buffers, and the bytes that the NPU's own port moves
-in a cycle. The twin is `npusim.cost.schedule.Scheduler.form`.
+[3]: lines of memories for maps, constants and buffers. The twin is
+`npusim.cost.schedule.Scheduler.form`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from npusim._jit import kernel
+from npusim._jit import kernel, leaf_kernel
 from npusim.cost import buffering_kernels as buf
 from npusim.cost import columns as col
 from npusim.cost.blocks_kernels import find_block
-from npusim.cost.cycles_kernels import byte_access, element_access, op_cycles
+from npusim.cost.cycles_kernels import byte_access, element_access, memory_traffic, op_cycles, put
 from npusim.cost.weight_sizes_kernels import slice_bytes
 
 HAS_WEIGHTS, CAN_SLICE, CAN_STAGE_IFM = range(col.ROW_COLUMNS, col.ROW_COLUMNS + 3)
@@ -43,7 +43,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
 
 
-@kernel
+@leaf_kernel
 def mixed(key: Any, n_columns: Any) -> Any:
     """A hash of the first n_columns of key i64, u64."""
     found = np.uint64(n_columns)
@@ -53,7 +53,7 @@ def mixed(key: Any, n_columns: Any) -> Any:
     return found
 
 
-@kernel
+@leaf_kernel
 def same(first: Any, second: Any, n_columns: Any) -> Any:
     """Whether the first n_columns of two lines are equal."""
     n = 0
@@ -62,7 +62,7 @@ def same(first: Any, second: Any, n_columns: Any) -> Any:
     return n == n_columns
 
 
-@kernel
+@leaf_kernel
 def find_entries(ops: Any, known: Any, n: Any, slots: Any, found: Any) -> Any:
     """Fill found i64 [n_ops] with each operation's line in known; return how many that has.
 
@@ -75,25 +75,25 @@ def find_entries(ops: Any, known: Any, n: Any, slots: Any, found: Any) -> Any:
         while slots[at] != FREE and not same(known[slots[at]], ops[i], OP_COLUMNS):
             at = (at + np.uint64(1)) & mask
         if slots[at] == FREE:
-            known[n] = ops[i]
+            put(ops[i], known[n])
             slots[at] = n
             n += 1
         found[i] = slots[at]
     return n
 
 
-@kernel
-def index_entries(known: Any, first: Any, n: Any, slots: Any) -> None:
-    """Put lines first..n-1 of known, none of which are equal, into slots."""
+@leaf_kernel
+def index_lines(known: Any, n: Any, slots: Any) -> None:
+    """Put the first n lines of known i64 [n_max, n_columns], no two of them equal, into slots."""
     mask = np.uint64(slots.size - 1)
-    for i in range(first, n):
-        at = mixed(known[i], OP_COLUMNS) & mask
+    for i in range(n):
+        at = mixed(known[i], known.shape[1]) & mask
         while slots[at] != FREE:
             at = (at + np.uint64(1)) & mask
         slots[at] = i
 
 
-@kernel
+@leaf_kernel
 def set_places(op: Any, roles: Any, places: Any) -> None:
     """Write where an operation's data is, i64 [6], with the place of a buffer."""
     maps, stored, staging = roles[0], roles[1], roles[2]
@@ -116,13 +116,17 @@ def fill_blocks(ops: Any, npu: Any, room: Any, entries: Any) -> None:
 
 
 @kernel
-def fill_entries(ops: Any, statistics: Any, law: Any, machine: Any, entries: Any) -> None:
+def fill_entries(
+    ops: Any, statistics: Any, law: Any, machine: Any, entries: Any, alone: Any
+) -> None:
     """Write the rest of entries that have blocks; statistics f64 [n_ops, 2] as the last columns of
-    ops."""
+    ops. And to alone i64 [n_ops, 2] cycles, total and of the NPU, of operations without weights and
+    tables; -1 where no block fits."""
     npu, rates, memories, roles = machine
     places, at = np.empty(col.PLACE_COLUMNS, np.int64), np.empty(col.PLACE_COLUMNS, np.int64)
     elements = np.empty(col.ACCESS_COLUMNS, np.int64)
     cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
+    traffic = np.empty((memories.shape[0], col.TRAFFIC_COLUMNS), np.int64)
     depths, n_bytes = np.zeros(2, np.int64), np.empty(1, np.int64)
     how = np.zeros(4, np.int64)
     for i in range(ops.shape[0]):
@@ -130,10 +134,14 @@ def fill_entries(ops: Any, statistics: Any, law: Any, machine: Any, entries: Any
         row, block = op[: col.ROW_COLUMNS], entry[ENTRY_BLOCK:ENTRY_PERF]
         entry[ENTRY_PERF:FITS] = 0
         entry[ENTRY_MOVED:] = 0
-        if row[col.UNIT] == col.CPU or not entry[FITS]:
+        alone[i, 0] = alone[i, 1] = 0
+        if row[col.UNIT] == col.CPU:
+            continue
+        if not entry[FITS]:
+            alone[i, 0] = alone[i, 1] = -1
             continue
         set_places(op, roles, places)
-        at[:] = places
+        put(places, at)
         at[col.BUFFER_PLACE] = -1
         op_cycles(row, block, npu, rates, memories, at, cycles)
         element_access(row, block, npu, elements)
@@ -142,12 +150,13 @@ def fill_entries(ops: Any, statistics: Any, law: Any, machine: Any, entries: Any
         if op[HAS_WEIGHTS]:
             streams, scales = slice_bytes(row, npu, row[col.OFM_DEPTH], statistics[i], law)
             entry[ENTRY_WEIGHTS], entry[ENTRY_SCALES] = streams, scales
-            depths[1], n_bytes[0], how[0] = (
-                row[col.OFM_DEPTH],
-                streams + scales,
-                row[col.OFM_HEIGHT],
-            )
+            depths[1], n_bytes[0] = row[col.OFM_DEPTH], streams + scales
+            how[0] = row[col.OFM_HEIGHT]
             buf.performance(
                 *(row, block, (npu, rates, memories, places), depths, n_bytes, how),
                 entry[ENTRY_PERF:ENTRY_RUN],
             )
+        else:
+            memory_traffic(entry[ENTRY_MOVED:], 0, memories, at, traffic)
+            alone[i, 1] = cycles[col.OP_CYCLES]
+            alone[i, 0] = max(alone[i, 1], traffic[:, col.MEMORY_CYCLES].max())

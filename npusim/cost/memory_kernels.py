@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from npusim._jit import kernel
+from npusim._jit import leaf_kernel
 
 _OP, _MAP, _ROLE, _WIDTH, _DEPTH, _PART_WIDTH, _PART_DEPTH, _NEEDS_NHWC = 0, 1, 2, 3, 4, 5, 6, 7
 _READS, _WRITES, _WORKS_IN = 0, 1, 2
@@ -39,7 +39,7 @@ _IN_PLACE, _HALF, _EARLY, _LAST_HALF, _BUFFER_OF, _CASCADE, _ROLLING, _ROLLING_I
 _NEVER = 1 << 62
 
 
-@kernel
+@leaf_kernel
 def padded_elements(i: Any, maps: Any, brick: Any) -> Any:
     """Elements of map i in memory, its depth padded if brick."""
     depth = maps[i, 3]
@@ -48,7 +48,7 @@ def padded_elements(i: Any, maps: Any, brick: Any) -> Any:
     return maps[i, 0] * maps[i, 1] * maps[i, 2] * depth
 
 
-@kernel
+@leaf_kernel
 def find_formats(accesses: Any, maps: Any, read: Any, formats: Any) -> Any:
     """Fill formats of one program; read i64 [n_maps, 3] is room for what readers agree on."""
     for i in range(maps.shape[0]):
@@ -73,7 +73,7 @@ def find_formats(accesses: Any, maps: Any, read: Any, formats: Any) -> Any:
             formats[i] = 0
 
 
-@kernel
+@leaf_kernel
 def find_all_formats(accesses: Any, maps: Any, starts: Any, read: Any, formats: Any) -> Any:
     """Fill formats of all programs; read i64 [n, 3], n the most maps of a program."""
     for program in range(starts.shape[0] - 1):
@@ -82,21 +82,21 @@ def find_all_formats(accesses: Any, maps: Any, starts: Any, read: Any, formats: 
         find_formats(accesses[a0:a1], maps[m0:m1], read, formats[m0:m1])
 
 
-@kernel
+@leaf_kernel
 def join(time: Any, step: Any, i: Any, ranges: Any) -> Any:
     """Extend range i to steps time .. time + step."""
     ranges[i, 0] = min(ranges[i, 0], max(time, 0))
     ranges[i, 1] = max(ranges[i, 1], time + step)
 
 
-@kernel
+@leaf_kernel
 def begin(n_bytes: Any, n: Any, ranges: Any) -> Any:
     """Make range n, of no time yet; return the number of ranges."""
     ranges[n, 0], ranges[n, 1], ranges[n, 2] = _NEVER, -1, n_bytes
     return n + 1
 
 
-@kernel
+@leaf_kernel
 def begin_map(i: Any, n: Any, maps: Any, formats: Any, ranges: Any, owners: Any) -> Any:
     """Give map i a range; return the number of ranges."""
     bits = padded_elements(i, maps, formats[i] == 1) * maps[i, _ELEMENT_BITS]
@@ -104,7 +104,7 @@ def begin_map(i: Any, n: Any, maps: Any, formats: Any, ranges: Any, owners: Any)
     return begin((bits + 8 * _QUANTUM - 1) // (8 * _QUANTUM) * _QUANTUM, n, ranges)
 
 
-@kernel
+@leaf_kernel
 def can_replace(ifm: Any, ofm: Any, maps: Any, formats: Any, owners: Any) -> Any:
     """Whether map ofm may take the place of map ifm, so far as the maps decide."""
     if maps[ifm, _FLAGS] & (_IS_OUTPUT | _IS_ELSEWHERE | _IS_VARIABLE):
@@ -117,7 +117,7 @@ def can_replace(ifm: Any, ofm: Any, maps: Any, formats: Any, owners: Any) -> Any
     return owners[ifm, 1] == 1 and owners[ofm, 2] == 1
 
 
-@kernel
+@leaf_kernel
 def join_buffer(op: Any, n: Any, ops: Any, time: Any, ranges: Any, owners: Any) -> Any:
     """Live ranges of an operation's weight buffer; owners begins with the operations."""
     for half in range(2):
@@ -134,7 +134,7 @@ def join_buffer(op: Any, n: Any, ops: Any, time: Any, ranges: Any, owners: Any) 
     return n
 
 
-@kernel
+@leaf_kernel
 def rolls_on(op: Any, ops: Any) -> Any:
     """Whether an operation of a cascade reads a rolling buffer and writes one of the same size."""
     if op + 1 == ops.shape[0] or ops[op + 1, _CASCADE] != ops[op, _CASCADE]:
@@ -142,7 +142,7 @@ def rolls_on(op: Any, ops: Any) -> Any:
     return ops[op, _ROLLING] > 0 and ops[op, _ROLLING] == ops[op + 1, _ROLLING]
 
 
-@kernel
+@leaf_kernel
 def find_ranges(accesses: Any, maps: Any, ops: Any, formats: Any, ranges: Any, owners: Any) -> Any:
     """Fill ranges and owners for one program; return the numbers of ranges and of time steps."""
     n_maps, n_ops = maps.shape[0], ops.shape[0]
@@ -196,7 +196,7 @@ def find_ranges(accesses: Any, maps: Any, ops: Any, formats: Any, ranges: Any, o
     return n, now + 2
 
 
-@kernel
+@leaf_kernel
 def peak(n: Any, n_steps: Any, ranges: Any) -> Any:
     """The most bytes that the first n ranges need at once; the last column gets them over time."""
     ranges[: n_steps + 1, 3] = 0
@@ -211,7 +211,7 @@ def peak(n: Any, n_steps: Any, ranges: Any) -> Any:
     return most
 
 
-@kernel
+@leaf_kernel
 def find_peaks(
     accesses: Any,
     maps: Any,

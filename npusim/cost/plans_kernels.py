@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from npusim._jit import kernel
+from npusim._jit import kernel, leaf_kernel
 from npusim.cost import buffering_kernels as buf
 from npusim.cost import columns as col
 from npusim.cost.cycles_kernels import (
@@ -45,10 +45,10 @@ under, and room for its buffer."""
 WEIGHT_BYTES, SCALE_BYTES, HALF0, HALF1, PRE_BUFFERED, N_SLICES = range(4, 10)
 PLAN_COLUMNS = 10
 MAX_SLICES = 4096
-_UNLIMITED = 1 << 30
+UNLIMITED = 1 << 30
 
 
-@kernel
+@leaf_kernel
 def set_facts(op: Any, entry: Any, before: Any, sharing: Any, machine: Any, facts: Any) -> None:
     """Write what the choice of a buffer depends on; before (plan, whether there is one, whether the
     NPU executes it)."""
@@ -63,8 +63,8 @@ def set_facts(op: Any, entry: Any, before: Any, sharing: Any, machine: Any, fact
     facts[buf.STORED_CYCLES] = min_read_cycles(n_bytes, stored, memories) * entry[ENTRY_FETCHES]
     facts[buf.BUFFER_CYCLES] = min_read_cycles(n_bytes, staging, memories) * entry[ENTRY_FETCHES]
     facts[buf.SLACK_CYCLES] = plan[SLACK_CYCLES] if exists else 0
-    facts[buf.SLACK_BYTES] = plan[SLACK_BYTES] if exists else _UNLIMITED
-    facts[buf.LIMIT_BYTES] = _UNLIMITED
+    facts[buf.SLACK_BYTES] = plan[SLACK_BYTES] if exists else UNLIMITED
+    facts[buf.LIMIT_BYTES] = UNLIMITED
     facts[buf.CAN_SLICE], facts[buf.CAN_PRE_BUFFER] = op[CAN_SLICE], exists
     facts[buf.STARTS_NPU] = not exists or not on_npu
     facts[buf.N_SHARING], facts[buf.N_STRIPES] = sharing, 1
@@ -74,7 +74,7 @@ def set_facts(op: Any, entry: Any, before: Any, sharing: Any, machine: Any, fact
     facts[buf.CAN_STAGE_IFM] = op[CAN_STAGE_IFM]
 
 
-@kernel
+@leaf_kernel
 def measure_slices(
     op: Any, npu: Any, depths: Any, n: Any, statistics: Any, law: Any, sizes: Any
 ) -> Any:
@@ -83,7 +83,7 @@ def measure_slices(
     for i in range(n):
         depth = depths[i + 1] - depths[i]
         if i > 1 and depth == depths[i] - depths[i - 1]:
-            sizes[i] = sizes[i - 1]
+            sizes[i, 0], sizes[i, 1] = sizes[i - 1, 0], sizes[i - 1, 1]
         else:
             streams, scales = slice_bytes(op, npu, depth, statistics, law)
             sizes[i, 0], sizes[i, 1] = streams, scales
@@ -91,7 +91,7 @@ def measure_slices(
     return most
 
 
-@kernel
+@leaf_kernel
 def cut_depth(first: Any, step: Any, depth: Any, depths: Any) -> Any:
     """Write where slices begin and the last ends; return how many there are."""
     n, at = 1, first
@@ -115,7 +115,7 @@ def first_run(op: Any, entry: Any, depth: Any, machine: Any) -> Any:
     return cycles[col.OP_CYCLES] - cycles[col.DRAIN_CYCLES]
 
 
-@kernel
+@leaf_kernel
 def cut_weights(
     op: Any,
     entry: Any,
@@ -154,7 +154,7 @@ def cut_weights(
     return n
 
 
-@kernel
+@leaf_kernel
 def yields(facts: Any, entry: Any, next_entry: Any, perf: Any, buffer_bytes: Any, room: Any) -> Any:
     """Whether the arena is better left to the ifm of the operation that reads the ofm. The twin is
     `npusim.cost.buffering.Buffering._yields`."""
@@ -210,10 +210,10 @@ def set_buffer(
             half1 = max(half1, totals[i])
         else:
             half0 = max(half0, totals[i])
-    double = half1 > 0 and half0 + half1 <= _UNLIMITED
+    double = half1 > 0 and half0 + half1 <= UNLIMITED
     if not double:
         half0, half1 = max(half0, half1), 0
-        if half0 > _UNLIMITED:
+        if half0 > UNLIMITED:
             return 0
     early = facts[buf.CAN_PRE_BUFFER] and half0 < facts[buf.SLACK_BYTES]
     slack = int(facts[buf.SLACK_CYCLES]) if early else 0
@@ -244,11 +244,11 @@ def set_buffer(
     plan[HALF0], plan[HALF1], plan[PRE_BUFFERED], plan[N_SLICES] = half0, half1, early, n
     plan[SLACK_CYCLES] = perf[buf.LAST_SLICE]
     last = half1 if double and (n - 1) % 2 else half0
-    plan[SLACK_BYTES] = _UNLIMITED - last
+    plan[SLACK_BYTES] = UNLIMITED - last
     return sizes[0, 0] + (CHANNEL_BYTES * (depths[1] - depths[0]) if sizes[0, 1] > 0 else 0)
 
 
-@kernel
+@leaf_kernel
 def table_wait(n_bytes: Any, machine: Any) -> Any:
     """Cycles to copy a look-up table to the NPU's own memory, which takes a byte a cycle, i64."""
     _, _, memories, roles = machine
@@ -274,7 +274,7 @@ def make_plan(
     npu, rates, memories, roles = machine
     depths, sizes, traffic = room
     plan[:] = 0
-    plan[SLACK_CYCLES], plan[SLACK_BYTES], plan[N_SLICES] = entry[ENTRY_RUN], _UNLIMITED, 1
+    plan[SLACK_CYCLES], plan[SLACK_BYTES], plan[N_SLICES] = entry[ENTRY_RUN], UNLIMITED, 1
     plan[WEIGHT_BYTES], plan[SCALE_BYTES] = entry[ENTRY_WEIGHTS], entry[ENTRY_SCALES]
     first = 0
     if op[HAS_WEIGHTS]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from npusim._jit import kernel
+from npusim._jit import leaf_kernel
 from npusim.cost import columns as col
 
 _SUB_KERNEL_MAX = 8
@@ -24,13 +24,13 @@ _ENTROPY, _ZEROS = 0, 1
 _STREAM_BITS, _VALUE_BITS, _MADE_BITS = 0, 1, 2
 
 
-@kernel
+@leaf_kernel
 def padded(value: Any, step: Any) -> Any:
     """The least multiple of step that is not less; both i64."""
     return (value + step - 1) // step * step
 
 
-@kernel
+@leaf_kernel
 def kernel_elements(row: Any, step: Any) -> Any:
     """Elements of a kernel, those of each sub-kernel padded to a multiple of step; all i64."""
     rows = max(_SUB_KERNEL_MAX // row[col.DILATION_HEIGHT], 1)
@@ -43,7 +43,7 @@ def kernel_elements(row: Any, step: Any) -> Any:
     return total
 
 
-@kernel
+@leaf_kernel
 def coded_weights(row: Any, npu: Any, depth: Any) -> Any:
     """Values in the stream of one core that computes `depth` channels, padding included; i64."""
     wide = row[col.IFM_BITS] == 16
@@ -58,20 +58,20 @@ def coded_weights(row: Any, npu: Any, depth: Any) -> Any:
     return padded(depth, npu[col.OFM_UBLOCK_DEPTH]) * elements * ifm_depth
 
 
-@kernel
+@leaf_kernel
 def real_weights(row: Any, depth: Any) -> Any:
     """Weights of `depth` channels, i64."""
     n = depth * row[col.KERNEL_HEIGHT] * row[col.KERNEL_WIDTH]
     return n if row[col.UNIT] == col.DEPTHWISE else n * row[col.IFM_DEPTH]
 
 
-@kernel
+@leaf_kernel
 def surprise(part: Any) -> Any:
     """-part * log2(part), f64; 0 for nothing."""
     return -part * np.log2(part) if part > 0.0 else 0.0
 
 
-@kernel
+@leaf_kernel
 def coded_entropy(entropy: Any, zeros: Any, padding: Any) -> Any:
     """Bits of a coded value, if a part `padding` of them are zeros beside the weights; all f64."""
     all_zeros = zeros + padding * (1.0 - zeros)
@@ -79,7 +79,7 @@ def coded_entropy(entropy: Any, zeros: Any, padding: Any) -> Any:
     return surprise(all_zeros) + max(others, 0.0) + (1.0 - zeros) * surprise(1.0 - padding)
 
 
-@kernel
+@leaf_kernel
 def between(x: Any, knots: Any) -> Any:
     """Where x f64 lies among knots f64 [n]: index and part of the way to the next one."""
     last = knots.size - 2
@@ -90,7 +90,7 @@ def between(x: Any, knots: Any) -> Any:
     return i, min(max(way, 0.0), 1.0)
 
 
-@kernel
+@leaf_kernel
 def stream_bytes(n: Any, n_coded: Any, statistics: Any, law: Any) -> Any:
     """Bytes of the stream of n weights and the padding that makes them n_coded; all i64."""
     table, fixed = law
@@ -107,7 +107,7 @@ def stream_bytes(n: Any, n_coded: Any, statistics: Any, law: Any) -> Any:
     return padded(int(np.ceil(total / 8.0)), _ALIGN_BYTES)
 
 
-@kernel
+@leaf_kernel
 def slice_bytes(row: Any, npu: Any, depth: Any, statistics: Any, law: Any) -> Any:
     """Bytes of the streams, and of biases and scales, of a slice of `depth` channels; i64."""
     n_cores = npu[col.N_CORES]

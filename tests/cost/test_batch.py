@@ -12,6 +12,7 @@ from random_graphs import KINDS, RandomGraph
 from random_networks import equal_weights
 
 from npusim.cost import batch as batches
+from npusim.cost import batch_tables
 from npusim.cost.batch import Batch, BatchCost, BatchEstimator, estimate_batch
 from npusim.cost.estimate import estimate
 from npusim.cost.lowering import program
@@ -62,6 +63,11 @@ def assert_same(found: BatchCost, wanted: dict[str, np.ndarray]) -> None:
     assert (gaps == 0).mean() >= 0.95
 
 
+def assert_equal(found: BatchCost, wanted: BatchCost) -> None:
+    for name in (*batches.MEASURES, "macs"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
+
+
 def test_deep_networks_cost_what_each_costs_alone() -> None:
     programs = [deep(seed) for seed in range(12)]
     found = estimate_batch(Batch.of(programs, STATISTICS), MACHINES)
@@ -92,20 +98,34 @@ def test_what_an_estimator_knows_changes_nothing() -> None:
     first, second = (Batch.of([deep(s) for s in seeds], STATISTICS) for seeds in ((0, 1), (1, 2)))
     estimator = BatchEstimator(MACHINES[:2])
     estimator(first)
-    again, anew = estimator(second), estimate_batch(second, MACHINES[:2])
-    for name in batches.MEASURES:
-        np.testing.assert_array_equal(getattr(again, name), getattr(anew, name))
+    assert_equal(estimator(second), estimate_batch(second, MACHINES[:2]))
+    assert_equal(estimator(first), estimate_batch(first, MACHINES[:2]))
 
 
 def test_tables_that_are_full_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = Batch.of([deep(seed) for seed in range(10)], STATISTICS)
     wanted = estimate_batch(batch, MACHINES[0])
-    monkeypatch.setattr(batches, "_PLANS_MIN", 2)
-    monkeypatch.setattr(batches, "_PLANS_MAX", 8)
-    monkeypatch.setattr(batches, "_ENTRIES_MIN", 2)
-    found = estimate_batch(batch, MACHINES[0])
-    for name in batches.MEASURES:
-        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    for name, value in (("_PLANS_MIN", 2), ("_PLANS_MAX", 8), ("_KNOWN_MIN", 2), ("_AT_ONCE", 3)):
+        monkeypatch.setattr(batch_tables, name, value)
+    estimator = BatchEstimator(MACHINES[0])
+    assert_equal(estimator(batch), wanted)
+    entries = estimator.entries(batch)
+    monkeypatch.setattr(batch_tables, "_KNOWN_MAX", 1)
+    assert_equal(estimator(batch), wanted)
+    assert_equal(estimator.costs(batch, entries), wanted)  # of numbers that are forgotten
+
+
+@pytest.mark.parametrize("sram", [True, False])
+def test_many_machines_cost_what_few_do(monkeypatch: pytest.MonkeyPatch, sram: bool) -> None:
+    batch = Batch.of([graph(seed) for seed in range(8)], STATISTICS)
+    small = machine("ethos-u55-64", overrides={"shram_banks": 8})  # where something does not fit
+    targets = [*MACHINES, machine(overrides={"sram_bytes_per_cycle": 2}), small]
+    wanted = BatchEstimator(targets, sram=sram)(batch)
+    monkeypatch.setattr(batches, "_KEPT_MACHINES_MAX", 1)
+    assert_equal(BatchEstimator(targets, sram=sram)(batch), wanted)
+    for name, value in (("_PLANS_MIN", 2), ("_PLANS_MAX", 8), ("_AT_ONCE", 3)):
+        monkeypatch.setattr(batch_tables, name, value)
+    assert_equal(BatchEstimator(targets, sram=sram)(batch), wanted)
 
 
 def test_without_sram_the_rest_is_the_same() -> None:
