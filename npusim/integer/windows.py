@@ -138,8 +138,10 @@ def _mean(op: Op, arrays: list[Any], profile: str) -> Codes:
     raw = arrays[0].astype(np.int64).sum(axis=axes)
     acc = raw - zero(op.ifm) * count
     if profile == "xnnpack":
-        ratio = single(op.ifm) / single(op.ofm) / np.float32(count)
-        return clamped(op.ofm, rounded_even(acc, ratio) + zero(op.ofm))
+        ratio = single(op.ifm) / single(op.ofm) * (np.float32(1) / np.float32(count))
+        offset = np.float32(zero(op.ofm)) - np.float32(zero(op.ifm) * count) * ratio
+        codes = np.rint(raw.astype(np.float32) * ratio + offset)
+        return clamped(op.ofm, codes.astype(np.int64))
     if profile == "litert_opt" and op.attributes["keep_dims"] and sorted(axes) == [1, 2]:
         # of the codes as they are, the zero point apart
         moved = np.asarray(zero(op.ifm) * single(op.ifm) / single(op.ofm))

@@ -33,7 +33,7 @@ def test_bounds_are_near_what_weights_of_that_entropy_take(name, options):
         if op.weights is None or op.weights.ohwi is not None:
             return op
         values = rng.integers(-127, 128, op.weights.shape).astype(np.int16)
-        return replace(op, weights=replace(op.weights, ohwi=lambda: values))
+        return replace(op, weights=replace(op.weights, ohwi=lambda: values, tensor=None))
 
     real = replace(lowered.program, ops=tuple(map(with_weights, lowered.program.ops)))
     exact = estimate_program(real)
