@@ -45,8 +45,8 @@ class _Sequence:
 
     def end(self, kind: str, *inputs: Link, ofm: Link) -> None:
         """A step with a given ofm."""
-        suffix = f"step {self.n_steps}"
-        self.graph.add(kind, inputs, ofm, self.step, suffix=suffix, scaled=False)
+        suffix, scaled = f"step {self.n_steps}", kind == "reduce_sum"
+        self.graph.add(kind, inputs, ofm, self.step, suffix=suffix, scaled=scaled)
         self.n_steps += 1
 
 
