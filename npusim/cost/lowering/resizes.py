@@ -89,7 +89,7 @@ def _is_aligned(step: Step, factor: int) -> bool:
 def _doubling(
     graph: Graph, step: Step, kind: str, ifm: Link, ofm: Link, window: Window | None = None
 ) -> Step:
-    made = graph.add(kind, [ifm], ofm, step, upscale=(2, 2), nearest=True)
+    made = graph.add(kind, [ifm], ofm, step, upscale=(2, 2), nearest=True, scaled=False)
     made.suffix = f"{ofm.shape[1]}x{ofm.shape[2]}"
     if window is not None:
         made.window = window
@@ -122,7 +122,7 @@ def _half_pixels(graph: Graph, step: Step) -> list[Step]:
             source_link = padded.at(offset, (1, height + 1, width + 1, depth))
             part = (1, step.ofm.shape[1] - 1, step.ofm.shape[2] - 1, step.ofm.shape[3])
             target_link = replace(step.ofm.at(offset, part), stride=(1, 2, 2, 1))
-            made = graph.add("depthwise", [source_link], target_link, step)
+            made = graph.add("depthwise", [source_link], target_link, step, scaled=False)
             made.window = Window((2, 2))
             made.weights = weights.half_pixels(op, row_parity, column_parity, depth)
             made.has_scales = True
