@@ -87,7 +87,7 @@ def _weight_sum(op: Op) -> str | None:
 
 
 def _is_padded(op: Op, kernel: tuple[int, ...], dilations: tuple[int, ...]) -> bool:
-    strides = effective_strides(op)
+    strides = integers(op, "stride_h", "stride_w")
     extents = zip(maps(op)[0].shape[1:3], kernel, strides, dilations, strict=True)
     return op.attributes.get("padding") == "SAME" and any(same_padding(*e) for e in extents)
 

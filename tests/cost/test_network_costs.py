@@ -134,11 +134,11 @@ def assert_near(found: list[tuple[int, Measured, Measured]], least_exact: float)
 def test_random_networks():
     found = list(compiled(range(90)))
     assert len(found) > 70
-    assert_near(found, 0.93)
+    assert_near(found, 0.97)
 
 
 @pytest.mark.parametrize(
-    "seed", [222, 356, 477, 504, 960, 1009, 1261, 1448, 1607, 1941, 2026, 2779, 2848, 2919, 2950]
+    "seed", [143, 222, 477, 504, 1009, 1387, 1443, 1448, 1607, 2026, 2779, 2848, 2919, 2950]
 )
 def test_graphs_that_once_differed(seed):
     """Activations across parts and whole copies, batches with a depth multiplier, mirrors, pads."""
@@ -153,7 +153,7 @@ def test_graphs_that_once_differed(seed):
 def test_many_random_networks():
     found = list(compiled(range(1000, 4000)))
     assert len(found) > 2500
-    assert_near(found, 0.94)
+    assert_near(found, 0.99)
 
 
 def convolution(codes: np.ndarray, side: int = 16, name: str = "one") -> Network:

@@ -13,6 +13,7 @@ Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
@@ -53,17 +54,18 @@ def lower_clamp(graph: Graph, step: Step) -> None:
     step.attributes["clamps"] = True
 
 
-def lower_table(graph: Graph, step: Step) -> None:
-    """Make a function of one element a table, or the built-in function."""
+def lower_table(graph: Graph, step: Step, *parameters: float) -> None:
+    """Make a function of one element, with parameters that its operation lacks, a table, or the
+    built-in function."""
     built_in = step.kind in _BUILT_IN and step.ifm.value.dtype == "int16"
     step.table_bytes = 0 if built_in else table_bytes(step)
-    step.attributes["table_content"] = _table_content(step)
+    step.attributes["table_content"] = (*_table_content(step), *parameters)
     step.kind = "activation"
     if not built_in:  # a table does all scaling itself
         step.outputs[0] = Link(step.ofm.value, step.ofm.shape, step.ifm.quantization)
 
 
-def _table_content(step: Step) -> Hashable:
+def _table_content(step: Step) -> tuple[Hashable, ...]:
     """The table itself if it is short and simple, else what it is made from."""
     ifm, ofm = step.ifm.quantization, step.ofm.quantization
     if step.kind not in _FUNCTIONS or step.ifm_bits != 8 or ifm is None or ofm is None:
@@ -142,7 +144,7 @@ def _is_small_leak(graph: Graph, step: Step, slope: float) -> bool:
     elif slope == -1:
         step.kind = "abs"
     elif step.ifm_bits == 8:
-        lower_table(graph, step)
+        lower_table(graph, step, slope)
     else:
         return False
     return True
@@ -236,19 +238,29 @@ def lower_squared_difference(graph: Graph, step: Step) -> None:
     """Make SQUARED_DIFFERENCE copies to 32 bits, products and a difference."""
     step.remove()
     sides: list[Link] = []
-    for number, link in enumerate(step.inputs):
+    scales = [_scale(link) for link in step.inputs]
+    unit = 2 * max(scales)
+    for number, (link, scale) in enumerate(zip(step.inputs, scales, strict=True)):
         wide = _wide(graph, step, link, f"_32bit{number}")
         scaled = whole(wide.value.like("_scaled"))
-        multiplier = scalar("multiplier", "int32", depends_on=(number, *codes(step)))
-        graph.add("mul", [wide, multiplier], scaled, step)
+        graph.add("mul", [wide, _multiplier(scale / unit)], scaled, step)
         sides.append(scaled)
     shape = tuple(np.maximum(sides[0].shape, sides[1].shape).tolist())
     difference = whole(sides[0].value.like("_difference", shape))
     graph.add("sub", sides, difference, step)
     square = whole(difference.value.like("_square"))
     graph.add("mul", [difference, difference], square, step)
-    multiplier = scalar("multiplier", "int32", depends_on=codes(step))
-    graph.add("mul", [square, multiplier], step.ofm, step)
+    graph.add("mul", [square, _multiplier(unit**2 / _scale(step.ofm))], step.ofm, step)
+
+
+def _scale(link: Link) -> float:
+    return 1.0 if link.quantization is None else float(link.quantization.scales[0])
+
+
+def _multiplier(factor: float) -> Link:
+    """A factor's 31 leading bits; which power of two it is is in the shift behind the product."""
+    leading = round(math.frexp(factor)[0] * 2**31)
+    return scalar("multiplier", "int32", depends_on=(leading,))
 
 
 def _wide(graph: Graph, step: Step, link: Link, suffix: str) -> Link:
