@@ -4,17 +4,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from npusim._files import check_writable
+from npusim._files import check_writable, write_whole
 from npusim.cli.compress import load_models, one_or_list
 from npusim.cli.output import FORMAT, OUTPUT, csv_text, emit, json_text, progress, table_text
 from npusim.errors import ConfigError
 
 if TYPE_CHECKING:
+    from npusim.hardware import Machine
+    from npusim.network import Network
     from npusim.schemes import Scheme
+    from npusim.schemes.accuracy import TestData
+    from npusim.schemes.condition import Condition
     from npusim.schemes.lab import Comparison
 
 
@@ -86,6 +93,18 @@ def show(name: str, params: tuple[str, ...], output: str | None) -> None:
 @click.option("--fifo", type=int, help="Bits of a lane's FIFO, if not the default.")
 @click.option("--dma", type=float, help="Bytes a cycle from memory, if not as many as wanted.")
 @click.option("--sizes-only", is_flag=True, help="Neither simulate decoders nor cost inferences.")
+@click.option(
+    "--data",
+    metavar="FILE.npz",
+    help="Run the models on it: inputs (or images), and labels or targets if they are known.",
+)
+@click.option(
+    "--inputs",
+    "n_inputs",
+    type=int,
+    help="How many of the data's inputs to take, or without --data how many random ones.",
+)
+@click.option("--write", "folder", metavar="DIR", help="Write the conditioned models there too.")
 @click.option("--plot", metavar="FILE", help="Draw a plot too (.png, .svg, .pdf ...).")
 @FORMAT
 @OUTPUT
@@ -94,7 +113,8 @@ def compare(**options: Any) -> None:
 
     MODEL is a quantized .tflite file or a quoted pattern of files. Sizes are exact; with lists of
     conditions all combinations are measured. Cycles and energy of an inference are those of
-    npusim estimate --scheme: what if the NPU read these streams.
+    npusim estimate --scheme: what if the NPU read these streams. With --data or --inputs models
+    are run in LiteRT, conditioned and as they are.
 
     JSON is one object for one model and a list for several; its keys are those of
     npusim.schemes.lab.Comparison.to_json.
@@ -146,9 +166,12 @@ def _compare(options: dict[str, Any]) -> list[Comparison]:
         patterns=_patterns(options["patterns"]) or [None],
     )
     networks = load_models(options["models"])
+    data = [_data(network, options) for network in networks]
+    if options["folder"] is not None:
+        _write_conditioned(networks, points, npu, options["folder"])
     found: list[Comparison] = []
     with progress("comparing", len(networks)) as tell:
-        for network in networks:
+        for network, inputs in zip(networks, data, strict=True):
             found.append(
                 measure(
                     network,
@@ -159,10 +182,40 @@ def _compare(options: dict[str, Any]) -> list[Comparison]:
                     lanes=options["lanes"],
                     fifo=FIFO_BITS if options["fifo"] is None else options["fifo"],
                     dma_bytes_per_cycle=math.inf if options["dma"] is None else options["dma"],
+                    data=inputs,
                     done=lambda fraction: tell(len(found) + fraction),
                 )
             )
     return found
+
+
+def _data(network: Network, options: dict[str, Any]) -> TestData | None:
+    """What to run a model on, if it is to be run."""
+    from npusim.schemes.accuracy import load_test_data, random_test_data
+
+    path, n = options["data"], options["n_inputs"]
+    if path is None:
+        return None if n is None else random_test_data(network, n)
+    data = load_test_data(path, network)
+    return data if n is None else data.first(n)
+
+
+def _write_conditioned(
+    networks: Sequence[Network], points: Sequence[Condition], npu: str | Machine, folder: str
+) -> None:
+    """Every model under every condition as MODEL-CONDITION.tflite."""
+    from npusim.formats.tflite_write import write
+    from npusim.npu import get
+    from npusim.schemes.condition import conditioned
+
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--write must be a folder, got {folder!r}")
+    config = get(npu) if isinstance(npu, str) else npu.npu
+    for network in networks:
+        for point in points:
+            made = conditioned(network, point, config)
+            path = str(Path(folder) / f"{network.name}-{point.file_name}.tflite")
+            write_whole("--write", path, partial(write, made))
 
 
 @schemes.command()

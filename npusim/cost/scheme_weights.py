@@ -39,11 +39,13 @@ class SchemeWeights:
         npu: whose order the weights are coded in.
         scheme: codes them, its parameters fitted to each operation.
         decoder: rates to take instead of the scheme's own; None: those.
+        bits: width of the weights, for schemes that store some as they are; 9 where they need it.
     """
 
     npu: NpuConfig
     scheme: Scheme
     decoder: Decoder | None = None
+    bits: int = 8
     _bytes: dict[tuple[object, ...], Int64Array] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -106,16 +108,16 @@ class SchemeWeights:
         n_rows = op.weights.shape[0]
         parts = weight_streams(op, self.npu, ifm_bits, block_depth, depths)
         n_values = sum(part.values.size for part in parts)
-        bits = max((weight_bits(part.values) for part in parts), default=8)
+        bits = max((weight_bits(part.values, self.bits) for part in parts), default=self.bits)
         fitted = self.scheme.fitted(bits, row_weights(n_values, n_rows))
         for part in parts:
             yield part.ofm_offset, part.core, fitted, fitted.conditioned(part.values)
 
 
-def weight_bits(values: Values, bits: int = 8) -> int:
+def weight_bits(values: Values, bits: int) -> int:
     """`bits`, or 9 for values outside of it: uint8 weights less their zero point, signs of a bit.
 
-    >>> weight_bits(np.array([-128, 127], np.int16)), weight_bits(np.array([128], np.int16))
+    >>> weight_bits(np.array([-128, 127], np.int16), 8), weight_bits(np.array([8], np.int16), 4)
     (8, 9)
     """
     half = 1 << (bits - 1)

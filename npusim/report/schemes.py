@@ -23,6 +23,7 @@ ROW_COLUMNS: Final = (
     *("changed_weights", "relative_error", "sqnr_db", "on_front", "where", "total_cycles"),
     *("flash_bytes", "sram_peak_bytes", "decode_bound_cycles"),
     *("energy_uj_low", "energy_uj_value", "energy_uj_high"),
+    *("n_inputs", "top1", "agreement", "output_sqnr_db", "target_psnr_db"),
 )
 """Columns of `comparison_rows`."""
 _BLUE, _RED, _GREY = "#4477aa", "#ee6677", "#bbbbbb"
@@ -35,7 +36,7 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, Any]]:
         values = point.to_json()
         pattern = "" if point.condition.n_of_m is None else "{}:{}".format(*point.condition.n_of_m)
         where = {name: getattr(comparison, name) for name in ("model", "npu", "where")}
-        common = {**where, **values, "n_of_m": pattern}
+        common = {**where, **values, "n_of_m": pattern, **(values["accuracy"] or {})}
         for name, n_bytes in point.n_bytes.items():
             size = {"scheme": f"bound {name}", "bytes": n_bytes, **_relative(point, n_bytes)}
             rows.append(common | size)
@@ -71,7 +72,9 @@ def comparison_table(comparison: Comparison, point: Point) -> Table:
     where = f", {comparison.where}" if comparison.where else ""
     table = Table(
         title=f"{comparison.model} on {comparison.npu}{where}, {point.condition}",
-        caption=f"{point.n_weights:,} weights, {100 * point.zero_fraction:.1f} % zeros; "
+        caption=f"{point.accuracy}\n"
+        * (point.accuracy is not None)
+        + f"{point.n_weights:,} weights, {100 * point.zero_fraction:.1f} % zeros; "
         f"{point.n_coded:,} coded with padding. * on the front of bytes, cycles, area and error; "
         "rates and areas: mostly engineering estimates, see npusim schemes show; cycles and energy "
         "(uncalibrated) of an inference: what if the NPU read these streams",

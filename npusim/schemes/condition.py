@@ -71,6 +71,19 @@ class Condition:
         words += [] if self.n_of_m is None else ["{}:{}".format(*self.n_of_m)]
         return ", ".join(words) or "as it is"
 
+    @property
+    def file_name(self) -> str:
+        """The same as part of a file's name.
+
+        >>> Condition(nonzeros=0.25, bits=4, n_of_m=(2, 4)).file_name
+        'nonzeros25-bits4-2of4'
+        """
+        words = [f"nonzeros{100 * self.nonzeros:g}"] if self.nonzeros < 1 else []
+        words += [] if self.bits is None else [f"bits{self.bits}"]
+        words += [] if self.clusters is None else [f"values{self.clusters}"]
+        words += [] if self.n_of_m is None else ["{}of{}".format(*self.n_of_m)]
+        return "-".join(words) or "as-it-is"
+
     def to_json(self) -> dict[str, Any]:
         """JSON values: the attributes by name."""
         return {

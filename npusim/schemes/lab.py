@@ -12,7 +12,7 @@ for point in found.points:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -27,12 +27,14 @@ from npusim.cost.energy import energy
 from npusim.cost.energy_constants import Band
 from npusim.cost.estimate import estimate
 from npusim.cost.layers import WeightLayer
+from npusim.cost.lowering import program
 from npusim.cost.result import Cost
-from npusim.cost.scheme_weights import row_weights, weight_bits
+from npusim.cost.scheme_weights import SchemeWeights, row_weights, weight_bits
 from npusim.errors import ConfigError, MissingExtraError
 from npusim.hardware import Machine
 from npusim.network import Network
 from npusim.npu import NpuConfig, get
+from npusim.schemes.accuracy import Accuracy, TestData, accuracy, outputs
 from npusim.schemes.base import Scheme, Values
 from npusim.schemes.bounds import BOUNDS, bounds
 from npusim.schemes.condition import Condition, conditioned
@@ -153,6 +155,7 @@ class Point:
         n_coded: values in the order they are read, padding included.
         n_bytes: by each of `npusim.schemes.bounds.BOUNDS`.
         results: of the schemes, in the order asked for.
+        accuracy: what is left of the network's outputs; None if it was not run.
     """
 
     condition: Condition
@@ -161,6 +164,7 @@ class Point:
     n_coded: int
     n_bytes: Mapping[str, int]
     results: tuple[SchemeResult, ...]
+    accuracy: Accuracy | None = None
 
     @cached_property
     def zero_fraction(self) -> float:
@@ -175,6 +179,7 @@ class Point:
             "coded_weights": self.n_coded,
             "zero_fraction": round(self.zero_fraction, 6),
             "bounds": dict(self.n_bytes),
+            "accuracy": self.accuracy and self.accuracy.to_json(),
             "schemes": [result.to_json() for result in self.results],
         }
 
@@ -201,7 +206,8 @@ class Comparison:
 
         Keys: ``model``, ``npu``, ``where``, ``left_out``; ``points``: a list of ``nonzeros``,
         ``bits``, ``clusters``, ``n_of_m`` (null: not done), ``weights``, ``coded_weights``,
-        ``zero_fraction``, ``bounds`` (bytes by name), ``schemes``: a list of ``scheme``, ``bytes``,
+        ``zero_fraction``, ``bounds`` (bytes by name), ``accuracy`` (null, or attributes of
+        `npusim.schemes.accuracy.Accuracy`), ``schemes``: a list of ``scheme``, ``bytes``,
         ``bits_per_weight``, ``decode_cycles``, ``stall_cycles``, ``weights_per_cycle`` (null if not
         simulated), ``changed_weights``, ``relative_error``, ``sqnr_db`` (null without an error),
         ``decoder`` (attributes of `npusim.schemes.decoder.Decoder`, and ``area_ge``, low and high),
@@ -227,6 +233,7 @@ def compare(
     lanes: int | None = None,
     fifo: int = FIFO_BITS,
     dma_bytes_per_cycle: float = math.inf,
+    data: TestData | None = None,
     done: Callable[[float], None] | None = None,
 ) -> Comparison:
     """Exact sizes of a network's weights by each scheme, and what decoding takes.
@@ -245,13 +252,15 @@ def compare(
         conditions: what to do to the weights first, one point each.
         simulate: whether to simulate the decoders; otherwise sizes only.
         lanes, fifo, dma_bytes_per_cycle: as `npusim.schemes.decoder_simulation.decode_cycles`.
+        data: inputs to run the conditioned networks on; None: they are not run. What schemes that
+            are not lossless change beyond the condition is not in it.
         done: called with the fraction of the work that is done.
 
     Raises:
         ConfigError: an argument is out of range, there are no conditions, or the network is
-            compiled already.
+            compiled already or cannot be run.
         UnknownNameError: no such NPU or scheme.
-        MissingExtraError: a scheme that is named is not installed.
+        MissingExtraError: a scheme that is named, or what runs networks, is not installed.
     """
     if not conditions:
         raise ConfigError("conditions must be some, got none")
@@ -263,6 +272,7 @@ def compare(
     options = {"lanes": lanes, "fifo": fifo, "dma_bytes_per_cycle": dma_bytes_per_cycle}
     decode_cycles(schemes.get("raw"), [], **options)  # type: ignore[arg-type]  # refuses wrong ones
     layers = layers_of(network, config)
+    before = None if data is None else outputs(network, data)
     points = []
     for number, condition in enumerate(conditions):
         changed = conditioned(network, condition, config)
@@ -280,8 +290,14 @@ def compare(
         )
         tell = None if done is None else partial(_part_done, done, number, len(conditions))
         sums = of_each(pairs, work, tell)
-        costs = [None if target is None else _cost(changed, target, s, lanes) for s in chosen]
-        points.append(_point(condition, chosen, lanes, simulate, sums, costs))
+        costs: list[Inference | None] = [None] * len(chosen)
+        if target is not None:
+            costs = [*_inferences(changed, target, chosen, lanes, condition.bits or 8)]
+        point = _point(condition, chosen, lanes, simulate, sums, costs)
+        if data is not None and before is not None:
+            found = before if changed is network else outputs(changed, data)
+            point = replace(point, accuracy=accuracy(found, before, data))
+        points.append(point)
     where = "" if target is None else f"{target.system.name}, {target.mode.name}"
     return Comparison(network.name, config.name, tuple(points), left_out, where)
 
@@ -302,9 +318,14 @@ def _schemes(names: Sequence[str] | None) -> tuple[list[Scheme], dict[str, str]]
     return found, left_out
 
 
-def _cost(network: Network, target: Machine, scheme: Scheme, lanes: int | None) -> Inference:
-    decoder = None if lanes is None else replace(scheme.decoder, lanes=lanes)
-    return Inference.of(estimate(network, target, scheme=scheme, decoder=decoder))
+def _inferences(
+    network: Network, target: Machine, chosen: Sequence[Scheme], lanes: int | None, bits: int
+) -> Iterator[Inference]:
+    lowered = program(network)
+    for scheme in chosen:
+        decoder = None if lanes is None else replace(scheme.decoder, lanes=lanes)
+        weights = SchemeWeights(target.npu, scheme, decoder, bits)
+        yield Inference.of(estimate(lowered, target, weights=weights))
 
 
 @dataclass(frozen=True, slots=True)

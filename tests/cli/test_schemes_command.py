@@ -19,8 +19,9 @@ from npusim.cost.estimate import estimate
 from npusim.formats.tflite_write import write
 from npusim.hardware import machine
 from npusim.network_builder import NetworkBuilder
+from npusim.npu import get
 from npusim.report.schemes import LIST_COLUMNS, ROW_COLUMNS
-from npusim.schemes.condition import conditions
+from npusim.schemes.condition import Condition, conditioned, conditions
 from npusim.schemes.lab import compare
 
 TWO = ("--scheme", "raw", "--scheme", "mask-gr")
@@ -181,6 +182,26 @@ class TestCompare:
         assert [record["model"] for record in records] == ["first", "second"]
         assert records[0]["points"][0]["schemes"][0]["decode_cycles"] is None
 
+    def test_models_are_run_and_written(self, run, model, tmp_path):
+        pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+        inputs = np.random.default_rng(0).integers(-128, 128, (6, 8, 8, 3))
+        np.savez(tmp_path / "test.npz", inputs=inputs, labels=np.zeros(6, np.int64))
+        args = ("--data", tmp_path / "test.npz", "--inputs", "4", "--bits", "3")
+        code, out, err = run("compare", model, *TWO, *args, "--write", tmp_path)
+        assert (code, err) == (0, "")
+        text = " ".join(out.split())
+        assert "of 4 inputs (test.npz)" in text
+        written = npusim.load(tmp_path / "first-bits3.tflite")
+        expected = conditioned(npusim.load(model), Condition(bits=3), get("ethos-u55-128"))
+        for ours, theirs in zip(written.ops, expected.ops, strict=True):
+            assert (ours.weights, ours.bias) == (theirs.weights, theirs.bias)
+        rows = run("compare", model, *TWO, *args, "--format", "csv", "--sizes-only")[1]
+        row = list(csv.DictReader(io.StringIO(rows)))[-1]
+        assert row["n_inputs"] == "4"
+        assert 0 <= float(row["top1"]) <= 1
+        random = run("compare", model, *TWO, "--inputs", "3", "--prune", "0.9")[1]
+        assert "of 3 inputs (random codes, seed 0)" in " ".join(random.split())
+
     def test_what_is_left_out_is_said(self, run, model, monkeypatch):
         monkeypatch.setitem(sys.modules, "zstandard", None)
         code, out, _ = run("compare", model)
@@ -218,6 +239,9 @@ class TestCompare:
             (["--sizes-only", "--memory-mode", "Shared_Sram"], "--memory-mode must not go with "),
             (["--system", "Mine"], "system config must be one of Ethos_U55_Deep_Embedded, "),
             (["--scheme", "rans:states=x"], "states of scheme 'rans' must be an integer, got 'x'"),
+            (["--data", "none.npz"], "test data of 'none.npz' must be readable"),
+            (["--inputs", "0"], "number of inputs must be in 1..1073741824, got 0"),
+            (["--write", "none"], "--write must be a folder, got 'none'"),
             (["--output", "missing/x"], "--output must be in a folder that can be written, got "),
         ],
     )
