@@ -16,7 +16,7 @@ import click
 
 import spaces
 from npusim.errors import ConfigError
-from searchers.base import Budget
+from searchers.base import Budget, is_one_shot
 from searchers.evaluators import TrainConfig, training
 from searchers.options import parse
 from spaces.limits import Limit
@@ -50,7 +50,12 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     help="Option of the strategy, such as population=20; may be repeated.",
 )
 @click.option("--size", required=True, help=f"Hard limit on the compressed size, {SIZE_HELP}.")
-@click.option("--trials", default=20, show_default=True, help="Candidates to train.")
+@click.option("--preset", help="Settings of a strategy that has some: cpu, paper.")
+@click.option(
+    "--trials",
+    type=int,
+    help="Candidates to train.  [default: 20; 1 for a strategy that trains itself]",
+)
 @click.option("--seed", default=0, show_default=True, help="Decides everything that is drawn.")
 @click.option(
     "--out",
@@ -67,7 +72,8 @@ def search(
     searcher: str,
     options: tuple[str, ...],
     size: str,
-    trials: int,
+    preset: str | None,
+    trials: int | None,
     seed: int,
     out: Path,
     epochs: int,
@@ -82,15 +88,19 @@ def search(
 
     After Ctrl-C, or anything worse, the same command goes on where it stopped.
     """
+    import searchers
     from searchers.study import Study, run_study
 
+    if trials is None:
+        trials = 1 if is_one_shot(searchers.get(searcher)) else 20
+    given = (f"preset={preset}",) if preset else ()
     study = Study(
         spaces.get(space),
         searcher,
         Limit.size(size),
         Budget(trials=trials),
         seed,
-        parse(options),
+        parse((*given, *options)),
     )
     config = TrainConfig(epochs=epochs, final_epochs=final_epochs)
     if plot:

@@ -26,9 +26,13 @@ N_LINES_MAX = 500
 TORCH_FILES = {
     "searchers/train.py",
     "searchers/udc/assemble.py",
+    "searchers/udc/batches.py",
     "searchers/udc/cost.py",
+    "searchers/udc/processes.py",
     "searchers/udc/projection.py",
+    "searchers/udc/run_files.py",
     "searchers/udc/sampling.py",
+    "searchers/udc/search.py",
     "searchers/udc/supernet.py",
     "spaces/nets/activations.py",
     "spaces/nets/candidate_net.py",

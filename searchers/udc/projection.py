@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from npusim._arguments import choice
+from searchers.udc.config import XI
 from searchers.udc.sampling import PADDING
 
-SCHEDULES = ("linear", "cosine", "constant", "none")
 NEWTON_STEPS_MAX = 64
 """Never needed: from b = 0, a convex function's root is reached within a dozen."""
 TOLERANCE = 1e-12
@@ -54,7 +54,7 @@ def xi(schedule: str, progress: float, free_at: float, n_options: Tensor, level:
     """``xi^t`` of each decision, f64 [D]: 0 allows uniform probabilities alone.
 
     Args:
-        schedule: of `SCHEDULES`; "none" never projects.
+        schedule: of `searchers.udc.config.XI`; "none" never projects.
         progress: part of the search that is done, 0..1.
         free_at: part of it after which "linear" and "cosine" allow everything.
         n_options: of each decision.
@@ -63,7 +63,7 @@ def xi(schedule: str, progress: float, free_at: float, n_options: Tensor, level:
     Source: [UDC] section 4.1.
     Differs: the schedule is in an appendix that is not public; these are ours.
     """
-    choice("xi schedule", schedule, SCHEDULES)
+    choice("xi schedule", schedule, XI)
     most = 1 - 1 / n_options.double()
     if schedule == "none":
         return most

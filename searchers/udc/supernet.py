@@ -18,6 +18,7 @@ of its own: one call for all of them is what tiny networks need.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +151,17 @@ class Supernet(nn.Module):
     def _by_layer(self, flat: Tensor) -> list[Tensor]:
         return list(flat.split(self.layout.layers[:, 1].tolist(), dim=-1))
 
+    def dense(self, found: ConcreteLayer[int]) -> Tensor:
+        """A candidate's part of a layer's dense weights, [O, I, H, W] or [O, I]."""
+        at = [each.layer.name for each in self.full].index(found.layer.name)
+        full, theta = self.full[at], self._by_layer(self.theta)[at].view(self.full[at].shape)
+        depthwise = found.layer.kind is LayerKind.DEPTHWISE
+        theta = theta[: found.ofm_depth, : 1 if depthwise else found.ifm_depth]
+        if theta.ndim == 2:
+            return theta
+        top, left = _kernel_place(self.space, found.layer, full.shape[2], found.kernel)
+        return theta[:, :, top : top + found.kernel, left : left + found.kernel]
+
     # -- what follows the weights
 
     @torch.no_grad()
@@ -191,8 +203,11 @@ class Supernet(nn.Module):
         every = torch.cat([z, none], 1).float()  # [S, D + 1, K]
         reach = _reach(every)
         input_width, input_level, tap, tap_level = self._columns
+        # in single precision, whatever autocast may choose
+        with torch.autocast(z.device.type, enabled=False):
+            formats = torch.einsum("slk,lkf->slf", every[:, self._bitwidth], self._formats)
         mixture = Mixture(
-            formats=torch.einsum("slk,lkf->slf", every[:, self._bitwidth], self._formats),
+            formats=formats,
             kept=reach[:, self._sparsity],
             columns=reach[:, input_width, input_level] * reach[:, tap, tap_level],
         )
@@ -266,7 +281,11 @@ class _Run:
             x = functional.pad(x, (0, full.more[1], 0, full.more[0]))
         groups = self.n * (full.shape[0] if layer.kind is LayerKind.DEPTHWISE else 1)
         weight = weight.flatten(0, 1)
-        return functional.conv2d(x, weight, bias, layer.stride, full.padding, 1, groups)
+        # the gradient of these takes oneDNN many times longer in bfloat16 than in float32
+        slow = layer.kind is LayerKind.DEPTHWISE and layer.stride > 1 and x.device.type == "cpu"
+        with torch.autocast("cpu", enabled=False) if slow else nullcontext():
+            x = x.float() if slow else x
+            return functional.conv2d(x, weight, bias, layer.stride, full.padding, 1, groups)
 
     def transpose_convolve(
         self, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, full: _Full
@@ -453,15 +472,23 @@ def _tap_levels(space: Space, layer: Layer, largest: int) -> np.ndarray:
     """
     options = space.decisions[space.position(layer.kernel)].options  # type: ignore[arg-type]
     levels = np.full((largest, largest), len(options) - 1)
-    sizes = space.maps[layer.inputs[0]][0].tolist()
+    for option in reversed(range(len(options))):
+        kernel = int(options[option])
+        top, left = _kernel_place(space, layer, largest, kernel)
+        levels[top : top + kernel, left : left + kernel] = option
+    return levels
+
+
+def _kernel_place(space: Space, layer: Layer, largest: int, kernel: int) -> tuple[int, int]:
+    """Row and column of the largest kernel where a smaller one begins."""
 
     def before(size: int, kernel: int) -> int:
         if layer.kind is LayerKind.TRANSPOSE_CONV:
             return _margin(kernel, layer.stride)
         return _padding(size, kernel, layer.stride)[0]
 
-    for option in reversed(range(len(options))):
-        kernel = int(options[option])
-        top, left = (before(size, largest) - before(size, kernel) for size in sizes)
-        levels[top : top + kernel, left : left + kernel] = option
-    return levels
+    height, width = space.maps[layer.inputs[0]][0].tolist()
+    return (
+        before(height, largest) - before(height, kernel),
+        before(width, largest) - before(width, kernel),
+    )

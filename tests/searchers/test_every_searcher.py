@@ -13,7 +13,7 @@ from planted import Failing, Interrupted, Planted
 
 import searchers
 from npusim.errors import InfeasibleError
-from searchers.base import Budget, History, Trial, run
+from searchers.base import Budget, History, Trial, is_one_shot, run
 from searchers.store import RunStore, run_identity
 from spaces.digits import digits
 from spaces.feasible import feasible_set
@@ -39,7 +39,11 @@ def store_of(name: str, directory: Path, evaluator: Planted) -> RunStore:
     return RunStore(directory, SPACE, identity)
 
 
-@pytest.mark.parametrize("name", searchers.names())
+NAMES = [name for name in searchers.names() if not is_one_shot(searchers.get(name))]
+"""Those that train nothing themselves; each of the others has tests of its own."""
+
+
+@pytest.mark.parametrize("name", NAMES)
 class TestEverySearcher:
     def test_same_seed_same_history(self, name):
         assert outcomes(history(name)) == outcomes(history(name))

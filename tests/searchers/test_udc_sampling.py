@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import spaces
 from npusim.errors import UnknownNameError
-from searchers.udc.projection import SCHEDULES, project, xi
+from searchers.udc.config import XI
+from searchers.udc.projection import project, xi
 from searchers.udc.sampling import (
     PADDING,
     Decisions,
@@ -181,7 +182,7 @@ class TestProjection:
         expected = DECISIONS.valid / n[:, None]
         torch.testing.assert_close(after, expected, rtol=0, atol=1e-9)
 
-    @pytest.mark.parametrize("schedule", SCHEDULES)
+    @pytest.mark.parametrize("schedule", XI)
     def test_schedules_rise_to_all_that_is_allowed(self, schedule):
         n = torch.tensor([2, 10])
         at = [xi(schedule, p, 0.6, n, 0.5) for p in (0.0, 0.3, 0.6, 1.0)]

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of a UDC search: every element of the algorithm is a switch.
+
+`ROWS` has the rows of the paper's Table 3, vanilla differentiable search among them, as changes of
+the whole algorithm; `PRESETS` the settings for GPUs and for two CPU cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from npusim._arguments import choice, integer, real
+from npusim.errors import ConfigError
+
+XI: Final = ("linear", "cosine", "constant", "none")
+"""Schedules of how sure a decision may be, see `searchers.udc.projection.xi`."""
+
+PI_RATE_MAX: Final = 0.2
+SMALL_IMAGES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class UdcConfig:
+    """How to search.
+
+    Args:
+        epochs: passes over the training data, whatever the number of samples.
+        batch_size: images of one sample; of its own each.
+        n_mc: Monte-Carlo samples a step; the number of steps is divided by it.
+        n_together: samples that go through the network side by side, for tiny networks.
+        temperature: tau of the relaxed samples.
+        temperature_end: tau at the end, reached exponentially; None keeps it.
+        theta: probability that a decision takes an accepted sample, section 4.2.
+        rejection: accept by rejection to the letter of Algorithm 1, not by conditional noise.
+        kappa: samples are moved from relaxed to one-hot by it, see `sampling.straighten`.
+        xi: schedule of how sure decisions may be, eq. (8); "none" never projects.
+        xi_free: part of the search after which "linear" and "cosine" let them be.
+        xi_level: what "constant" has.
+        penalty: of costs, "samples" for eq. (7), "expected" for the constraint of eq. (6).
+        penalty_weight: lambda.
+        units: of the penalty: "relative" to the target, or "MB".
+        aim: target of the penalty as a part of the limit.
+        count_input_width, bound: see `cost.RelaxedCost`.
+        offset: number format Q-hat in the search, else Q.
+        mask_interval: steps between refreshes of the masks.
+        optimizer: of the weights, "sgd" (Nesterov's momentum 0.9) or "adamw".
+        learning_rate: of the weights; falls to 0 along a cosine.
+        weight_decay: of theta.
+        range_rate: learning rate of the ranges, as a part of that of the weights.
+        pi_travel: how far a logit may get in the whole search: Adam's rate times the steps; the
+            rate is at most `PI_RATE_MAX`.
+        pi_start: part of the search before which the logits stay.
+        precision: "float32", or "bfloat16" for what torch's autocast chooses.
+        fill: a decoded candidate below this part of the limit is filled up.
+
+    Raises:
+        ConfigError: a value is out of range.
+        UnknownNameError: a choice is not one of those named.
+
+    Source: [UDC] sections 3 and 4; Table 2 for tau.
+    Differs: what is in the paper's unpublished appendices is ours: lambda, theta, xi, kappa, rates.
+    """
+
+    epochs: int = 40
+    batch_size: int = 32
+    n_mc: int = 8
+    n_together: int = 1
+    temperature: float = 0.66
+    temperature_end: float | None = None
+    theta: float = 0.5
+    rejection: bool = False
+    kappa: float = 0.0
+    xi: str = "linear"
+    xi_free: float = 0.6
+    xi_level: float = 0.5
+    penalty: str = "samples"
+    penalty_weight: float = 3.0
+    units: str = "relative"
+    aim: float = 1.0
+    count_input_width: bool = True
+    bound: str = "mask_aware"
+    offset: bool = True
+    mask_interval: int = 16
+    optimizer: str = "adamw"
+    learning_rate: float = 0.01
+    weight_decay: float = 1e-3
+    range_rate: float = 0.1
+    pi_travel: float = 33.0
+    pi_start: float = 0.05
+    precision: str = "float32"
+    fill: float = 0.97
+
+    def __post_init__(self) -> None:
+        for what in ("epochs", "batch_size", "n_mc", "n_together", "mask_interval"):
+            integer(what, getattr(self, what), 1, 1 << 30)
+        if self.n_mc % self.n_together:
+            raise ConfigError(
+                f"n_mc must be a multiple of n_together, got {self.n_mc} and {self.n_together}"
+            )
+        for what in ("theta", "kappa", "xi_level", "pi_start"):
+            real(what, getattr(self, what), 0, 1)
+        for what in ("temperature", "xi_free", "aim", "learning_rate", "pi_travel"):
+            real(what, getattr(self, what), 1e-6, 1e6)
+        for what in ("penalty_weight", "weight_decay", "range_rate"):
+            real(what, getattr(self, what), 0, 1e6)
+        if self.temperature_end is not None:
+            real("temperature_end", self.temperature_end, 1e-6, 1e6)
+        real("fill", self.fill, 0, 1)
+        choice("xi schedule", self.xi, XI)
+        choice("penalty", self.penalty, ("samples", "expected"))
+        choice("units", self.units, ("relative", "MB"))
+        choice("optimizer", self.optimizer, ("sgd", "adamw"))
+        choice("precision", self.precision, ("float32", "bfloat16"))
+
+
+_NO_REJECTION: Final = {"theta": 0.0}
+_NO_PROJECTION: Final = {"xi": "none"}
+_ONE_SAMPLE: Final = {"n_mc": 1}
+
+ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "vanilla": {
+        **_NO_REJECTION,
+        **_NO_PROJECTION,
+        **_ONE_SAMPLE,
+        "penalty": "expected",
+        "temperature": 10.0,
+        "temperature_end": 0.1,
+    },
+    "samples": {**_NO_REJECTION, **_NO_PROJECTION},
+    "samples+rejection": _NO_PROJECTION,
+    "projection": {**_NO_REJECTION, **_ONE_SAMPLE},
+    "samples+projection": _NO_REJECTION,
+    "full": {},
+}
+"""Rows of [UDC] Table 3 by what they have; those that tune lambda differ in that alone."""
+
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "cpu": {},
+    "paper": {
+        "epochs": 100,
+        "batch_size": 128,
+        "n_mc": 32,
+        "xi_free": 0.75,
+        "penalty_weight": 1.0,
+        "precision": "bfloat16",
+    },
+}
+"""Settings by name."""
+_LARGE: Final = {
+    "epochs": 10,
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "weight_decay": 5e-4,
+    "precision": "bfloat16",
+}
+"""What both presets start from where there are more than `SMALL_IMAGES` images to train on."""
+
+
+def config(preset: str, row: str = "full", n_images: int = 0, **changes: Any) -> UdcConfig:
+    """A preset's settings, changed to a row of `ROWS`, then by `changes`; None changes nothing.
+
+    Args:
+        preset: of `PRESETS`.
+        row: of `ROWS`.
+        n_images: to train on.
+        changes: fields of `UdcConfig`.
+
+    >>> config("cpu", "vanilla", epochs=3).xi
+    'none'
+    """
+    own = {name: value for name, value in changes.items() if value is not None}
+    settings = dict(_LARGE) if n_images > SMALL_IMAGES else {}
+    settings |= PRESETS[choice("preset", preset, tuple(PRESETS))]
+    settings |= ROWS[choice("row", row, tuple(ROWS))]
+    return UdcConfig(**settings | own)
