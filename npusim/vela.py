@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from npusim.errors import ConfigError, MissingExtraError, NpusimError
+from npusim.formats import load_bytes
 from npusim.hardware import Machine
 from npusim.memories import PORTS
 from npusim.npu import get
@@ -52,6 +53,8 @@ class Compiled:
         flash_bytes: of weights, biases, scales, tables and constants.
         n_npu_ops: operations on the NPU.
         n_cpu_ops: operations that it leaves to the CPU.
+        weights_encoded_bytes: of weight streams, biases and scales not among them.
+        cpu_kinds: of the operations that it leaves to the CPU.
     """
 
     total_cycles: int
@@ -61,6 +64,8 @@ class Compiled:
     flash_bytes: int
     n_npu_ops: int
     n_cpu_ops: int
+    weights_encoded_bytes: int
+    cpu_kinds: tuple[str, ...]
 
 
 def configuration(target: Machine) -> tuple[str, str]:
@@ -179,7 +184,7 @@ class Compiler:
         answer = self._ask(request)
         if "error" in answer:
             raise CompilerError(f"{Path(path).name}: Arm's compiler refuses it: {answer['error']}")
-        return Compiled(**answer)
+        return Compiled(**{**answer, "cpu_kinds": tuple(answer["cpu_kinds"])})
 
     def _ask(self, request: dict[str, str]) -> dict[str, Any]:
         if self._process is None:
@@ -254,4 +259,12 @@ def _compile(request: dict[str, str]) -> dict[str, Any]:
         "flash_bytes": report.readOnlyPeakUsage,
         "n_npu_ops": report.npuOps,
         "n_cpu_ops": report.cpuOps,
+        "weights_encoded_bytes": report.encodedWeights,
+        "cpu_kinds": _cpu_kinds(bytes(compiled.model)) if report.cpuOps else (),
     }
+
+
+def _cpu_kinds(content: bytes) -> list[str]:
+    """Kinds of the operations of a compiled model that are not the NPU's."""
+    kinds = [op.kind for op in load_bytes(content).ops]
+    return [kind for kind in kinds if kind != "ETHOS_U"]
