@@ -24,6 +24,7 @@ class Distinct:
 
     def __init__(self, space: Space, limit: Limit):
         self._feasible = feasible_set(space, limit)
+        self._count = self._feasible.count()
         self._seen: set[Candidate] = set()
 
     def sample(self, rng: np.random.Generator) -> Candidate | None:
@@ -45,7 +46,7 @@ class Distinct:
         if draws_max is None and not self._feasible.exact:
             draws_max = REPEATS_MAX
         n_draws = 0
-        while len(self._seen) < self._feasible.count():
+        while len(self._seen) < self._count:
             found = draw()
             if found not in self._seen:
                 self._seen.add(found)

@@ -50,6 +50,7 @@ class EvolutionSearch:
             )
         self._space, self._limit, self._rng = space, limit, rng
         self._distinct = Distinct(space, limit)
+        self._n_candidates = space.count()
         self._n_random = population
         self._members: deque[Trial] = deque(maxlen=population)
         self._tournament = tournament
@@ -61,7 +62,7 @@ class EvolutionSearch:
             return self._distinct.sample(self._rng)
         drawn = self._rng.integers(len(self._members), size=self._tournament)
         parent = max((self._members[i] for i in drawn), key=lambda trial: trial.merit)
-        if self._space.count() == 1:
+        if self._n_candidates == 1:
             return None
         mutant = self._distinct.first_new(
             lambda: self._space.mutate(parent.candidate, self._rng, self._limit), MUTANTS_MAX

@@ -8,7 +8,7 @@ layer. `spaces.feasible` counts and samples with the same tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -92,6 +92,7 @@ class _Flat:
     strides: np.ndarray
     starts: np.ndarray
     values: np.ndarray
+    n_options_max: int
 
 
 @lru_cache(maxsize=64)
@@ -108,6 +109,7 @@ def _flat(space: Space, measure: str) -> _Flat:
         strides=np.array(strides, dtype=np.int64),
         starts=np.cumsum([0, *sizes], dtype=np.int64)[:-1],
         values=np.concatenate([np.zeros(0, np.int64), *(t.values.ravel() for t in tables)]),
+        n_options_max=int(space.n_options.max(initial=1)),
     )
 
 
@@ -145,6 +147,38 @@ def costs(space: Space, choices: np.ndarray, measure: str) -> np.ndarray:
     )
     if bad >= 0:
         raise ConfigError(f"choices must be indices of options, got one out of range in row {bad}")
+    return totals
+
+
+def change_costs(space: Space, choices: Sequence[int], measure: str) -> np.ndarray:
+    """Costs of all candidates that differ from one in one decision.
+
+    Args:
+        space: what the candidate is of.
+        choices: its option indices, in range.
+        measure: a name in `MEASURES`.
+
+    Returns:
+        i64 [n_decisions, n_options_max]: the cost if the decision had the option; the candidate's
+        own where that is what it has, -1 where the decision has no such option.
+
+    Raises:
+        UnknownNameError: no such measure.
+    """
+    from spaces.costs_kernels import sum_changes
+
+    flat = _flat(space, measure)
+    totals = np.empty((len(choices), flat.n_options_max), dtype=np.int64)
+    sum_changes(
+        np.array(choices, dtype=np.int64),
+        space.n_options,
+        flat.first,
+        flat.positions,
+        flat.strides,
+        flat.starts,
+        flat.values,
+        totals,
+    )
     return totals
 
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 
 from npusim.errors import ConfigError
 from spaces.base import Candidate, Space
-from spaces.costs import costs
+from spaces.costs import change_costs
 from spaces.limits import Limit
 
 NEAR = 0.7
@@ -27,7 +30,7 @@ def single_changes(space: Space, choices: tuple[int, ...], fixed: int | None = N
         fixed: position of a decision that must not change.
     """
     rows = []
-    for position in _effective(space, choices):
+    for position in effective(space, choices):
         if position == fixed:
             continue
         for option in range(space.n_options[position]):
@@ -36,15 +39,17 @@ def single_changes(space: Space, choices: tuple[int, ...], fixed: int | None = N
     return space.canonical(np.array(rows, dtype=np.int64).reshape(len(rows), len(choices)))
 
 
-def _effective(space: Space, choices: tuple[int, ...]) -> list[int]:
-    """Positions of the decisions that have an effect in a candidate."""
+def effective(space: Space, choices: Sequence[int]) -> tuple[int, ...]:
+    """Positions of the decisions that have an effect in a candidate, rising."""
+    if not space.conditions:
+        return tuple(range(len(choices)))
     row = np.array([choices], dtype=np.int64)
     without = {
         position
         for position, condition in space.conditions.items()
         if not condition.at(lambda other: row[:, other]).all()
     }
-    return [position for position in range(len(choices)) if position not in without]
+    return tuple(position for position in range(len(choices)) if position not in without)
 
 
 def mutate(
@@ -67,41 +72,75 @@ def mutate(
         InfeasibleError: nothing is within `limit`.
     """
     space.require(candidate)
-    effective = _effective(space, candidate.choices)
-    free = [position for position in effective if space.n_options[position] > 1]
+    free = _free(space, candidate.choices)
     if not free:
         raise ConfigError(f"space {space.name!r} must have two candidates to mutate, got one")
     for _ in range(MOVES_MAX):
-        position = int(rng.choice(free))
-        moved = _move(space, candidate, position, rng)
-        if limit is None or limit.allows(space, moved):
-            return moved
-        compensated = _compensate(space, moved, position, limit)
-        if compensated is not None:
-            return compensated
+        which, near, option = rng.random(3).tolist()
+        position = free[int(which * len(free))]
+        moved = list(candidate.choices)
+        moved[position] = _other_option(space, position, moved[position], near, option)
+        if space.conditions:
+            moved = _with_drawn(space, candidate, moved, rng)
+        if limit is None:
+            return Candidate(candidate.space_hash, tuple(moved))
+        found = _within(space, moved, position, limit)
+        if found is not None:
+            return Candidate(candidate.space_hash, tuple(found))
     assert limit is not None  # without one, the first move is taken
     return space.sample_feasible(rng, limit)
 
 
-def _move(space: Space, candidate: Candidate, position: int, rng: np.random.Generator) -> Candidate:
-    choices = list(candidate.choices)
-    n = int(space.n_options[position])
-    near = space.decisions[position].ordered and rng.random() < NEAR
-    choices[position] = _other_option(choices[position], n, near, rng)
-    if space.conditions:
-        before = {*_effective(space, candidate.choices)}
-        for other in _effective(space, tuple(choices)):
-            if other not in before:
-                choices[other] = int(rng.integers(space.n_options[other]))
-    return space.candidate(choices)
+def _free(space: Space, choices: tuple[int, ...]) -> tuple[int, ...]:
+    """Positions of the decisions with an effect and several options."""
+    if not space.conditions:
+        return _several(space)
+    return tuple(p for p in effective(space, choices) if space.n_options[p] > 1)
 
 
-def _other_option(current: int, n: int, near: bool, rng: np.random.Generator) -> int:
-    if near:
-        adjacent = [option for option in (current - 1, current + 1) if 0 <= option < n]
-        return int(rng.choice(adjacent))
-    other = int(rng.integers(n - 1))
+@lru_cache(maxsize=8)
+def _several(space: Space) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(space.n_options > 1).tolist())
+
+
+def _other_option(space: Space, position: int, current: int, near: float, option: float) -> int:
+    """Another option than the current one, by two uniform numbers of 0..1."""
+    decision = space.decisions[position]
+    n = len(decision.options)
+    if decision.ordered and near < NEAR:
+        adjacent = [other for other in (current - 1, current + 1) if 0 <= other < n]
+        return adjacent[int(option * len(adjacent))]
+    other = int(option * (n - 1))
     return other + (other >= current)
+
+
+def _with_drawn(
+    space: Space, candidate: Candidate, moved: list[int], rng: np.random.Generator
+) -> list[int]:
+    """Choices with those that a move brings drawn uniformly."""
+    before = {*effective(space, candidate.choices)}
+    for other in effective(space, moved):
+        if other not in before:
+            moved[other] = int(rng.integers(space.n_options[other]))
+    return list(space.candidate(moved).choices)
+
+
+def _within(space: Space, moved: list[int], fixed: int, limit: Limit) -> list[int] | None:
+    """Choices as they are, or, beyond the limit, with one more change, or none if none helps.
+
+    That change is the one to the costliest candidate within the limit.
+    """
+    costs = change_costs(space, moved, limit.measure)
+    if costs[fixed, moved[fixed]] <= limit.most:
+        return moved
+    costs[costs > limit.most] = -1
+    costs[fixed] = -1
+    costliest = int(costs.argmax())
+    position, option = divmod(costliest, costs.shape[1])
+    if costs[position, option] < 0:
+        return None
+    moved[position] = option
+    return list(space.candidate(moved).choices) if space.conditions else moved
 
 
 def crossover(
@@ -133,13 +172,3 @@ def crossover(
         choices[position] = first.choices[position]
         child = space.candidate(choices)
     return child
-
-
-def _compensate(space: Space, moved: Candidate, fixed: int, limit: Limit) -> Candidate | None:
-    """The costliest candidate within the limit that is one more change away, if there is one."""
-    changed = single_changes(space, moved.choices, fixed)
-    cost = costs(space, changed, limit.measure)
-    cost[cost > limit.most] = -1
-    if cost.size == 0 or cost.max() < 0:
-        return None
-    return Candidate(moved.space_hash, tuple(changed[int(cost.argmax())].tolist()))

@@ -28,6 +28,25 @@ def sum_tables(
     return -1
 
 
+def sum_changes(
+    choices: Sequence[int],
+    n_options: Sequence[int],
+    first: Sequence[int],
+    positions: Sequence[int],
+    strides: Sequence[int],
+    starts: Sequence[int],
+    values: Sequence[int],
+    totals: list[list[int]],
+) -> None:
+    """Twin of `spaces.costs_kernels.sum_changes`."""
+    for j, row in enumerate(totals):
+        for option in range(len(row)):
+            changed = [*choices[:j], option, *choices[j + 1 :]]
+            total, tables = [0], (first, positions, strides, starts, values)
+            outside = sum_tables([changed], n_options, *tables, total) == 0
+            row[option] = -1 if outside else total[0]
+
+
 def count_back(
     first: Sequence[int],
     moves: Sequence[Sequence[int]],

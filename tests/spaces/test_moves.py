@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_spaces import small_spaces
 from test_feasible import branching_space
 
 from npusim.errors import ConfigError
 from spaces.base import Candidate, Space
 from spaces.builder import SpaceBuilder
-from spaces.costs import cost
+from spaces.costs import MEASURES, change_costs, cost
 from spaces.digits import digits
 from spaces.feasible import feasible_set, smallest
 from spaces.limits import Limit
-from spaces.moves import single_changes
+from spaces.moves import effective, single_changes
 
 SPACE = digits()
 BRANCHING = branching_space()
@@ -29,6 +32,21 @@ def test_neighbours_are_all_single_changes():
     found = SPACE.neighbours(candidate)
     assert len(found) == len(set(found)) == int((SPACE.n_options - 1).sum())
     assert all(distance(candidate, each) == 1 for each in found)
+
+
+@given(space=small_spaces(), seed=st.integers(0, 99))
+@settings(deadline=None, derandomize=True, max_examples=40)
+def test_change_costs_are_those_of_the_changed_candidates(space, seed):
+    choices = space.sample(np.random.default_rng(seed)).choices
+    for measure in MEASURES:
+        found = change_costs(space, choices, measure)
+        for position in effective(space, choices):
+            for option in range(found.shape[1]):
+                changed = (*choices[:position], option, *choices[position + 1 :])
+                if option >= space.n_options[position]:
+                    assert found[position, option] == -1
+                else:
+                    assert found[position, option] == cost(space, space.candidate(changed), measure)
 
 
 def test_a_fixed_decision_does_not_change():

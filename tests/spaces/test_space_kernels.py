@@ -36,6 +36,13 @@ def test_sum_tables(seed, n, n_decisions, bad):
         np.cumsum([0, *sizes])[:-1],
         rng.integers(0, 10**12, sum(sizes)),
     )
+    for row in choices if not bad else ():
+        changed = np.full((n_decisions, 3), -7)
+        costs_kernels.sum_changes(row, n_options, *tables, changed)
+        expected_rows = changed.tolist()
+        arguments = (row.tolist(), n_options.tolist(), *(each.tolist() for each in tables))
+        reference.sum_changes(*arguments, expected_rows)
+        assert changed.tolist() == expected_rows
     totals = np.full(n, -7)
     status = costs_kernels.sum_tables(choices, n_options, *tables, totals)
     expected = [-7] * n
@@ -131,6 +138,9 @@ for dtype in (np.int64, np.int32, np.int8):
     for view in (rows, rows[::2], np.asfortranarray(rows), rows[:0]):
         view.flags.writeable = False
         costs.costs(space, view, "size_bits")
+        for row in view[:2]:
+            costs.change_costs(space, row, "size_bits")
+            costs.change_costs(space, tuple(row.tolist()), "size_bits")
 for bins_max in (1 << 16, 20):
     feasible.BINS_MAX = bins_max
     for weights in (None, [np.zeros(2)] * 11):
@@ -148,5 +158,5 @@ def test_any_input_of_the_surfaces_gives_each_kernel_the_same_types():
     done = subprocess.run([sys.executable, "-c", SURFACES], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == dict.fromkeys(
-        ("sum_tables", "count_back", "best_back", "walk"), 1
+        ("sum_tables", "sum_changes", "count_back", "best_back", "walk"), 1
     )
