@@ -42,13 +42,14 @@ class Evaluation:
         score: what the search maximises; not finite if training failed.
         metrics: further figures, by name.
         n_images: images that were trained on.
-        feasible: whether constraints that only the evaluation could check are met.
+        violation: by how much constraints that only the evaluation could check are exceeded, in
+            any unit that grows with it; 0 if they are met.
     """
 
     score: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     n_images: int = 0
-    feasible: bool = True
+    violation: float = 0.0
 
 
 class Evaluator(Protocol):
@@ -72,8 +73,8 @@ class Trial:
         candidate: what was evaluated.
         seed: of its evaluation.
         costs: by measure of `spaces.costs.MEASURES`, exact.
-        score: what the search maximises; None if the evaluation gave no finite number.
-        metrics, n_images, feasible: see `Evaluation`.
+        score: what the search maximises; None if the evaluation gave a number that is not finite.
+        metrics, n_images, violation: see `Evaluation`.
         wall_s, cpu_s: of the evaluation. They differ from run to run.
         search_images, search_metrics: what the searcher spent before it proposed the candidate, and
             what it says of it; see `OneShotSearcher`.
@@ -87,7 +88,7 @@ class Trial:
     score: float | None
     metrics: Mapping[str, float]
     n_images: int
-    feasible: bool
+    violation: float
     wall_s: float
     cpu_s: float
     search_images: int = 0
@@ -98,12 +99,23 @@ class Trial:
     @property
     def valid(self) -> bool:
         """Whether it may be the result of a search: scored, and within all constraints."""
-        return self.score is not None and self.feasible
+        return self.score is not None and self.violation <= 0
 
     @property
     def merit(self) -> float:
         """Its score, and minus infinity if it is not valid."""
-        return self.score if self.score is not None and self.feasible else -math.inf
+        return self.score if self.score is not None and self.violation <= 0 else -math.inf
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What compares trials, the greater the better, those that are not valid too.
+
+        Valid ones by score; others below them, by how little they violate; those without a score
+        last.
+        """
+        if self.score is None:
+            return (-math.inf, 0.0)
+        return (-max(self.violation, 0.0), self.score)
 
     @property
     def outcome(self) -> tuple[Any, ...]:
@@ -116,7 +128,7 @@ class Trial:
             self.score,
             dict(self.metrics),
             self.n_images,
-            self.feasible,
+            self.violation,
             self.search_images,
             dict(self.search_metrics),
         )
@@ -375,15 +387,16 @@ def _evaluate(
     wall, cpu = time.perf_counter(), time.process_time()
     found = evaluator.evaluate(proposal.candidate, seed)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    finite = math.isfinite(found.score) and math.isfinite(found.violation)
     return Trial(
         index=index,
         candidate=proposal.candidate,
         seed=seed,
         costs={measure: cost(space, proposal.candidate, measure) for measure in MEASURES},
-        score=found.score if math.isfinite(found.score) else None,
+        score=found.score if finite else None,
         metrics={name: value for name, value in found.metrics.items() if math.isfinite(value)},
         n_images=found.n_images,
-        feasible=found.feasible,
+        violation=found.violation if finite else 0.0,
         wall_s=wall,
         cpu_s=cpu,
         search_images=proposal.images,

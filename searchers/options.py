@@ -109,7 +109,7 @@ def _checked(what: str, kind: Any, value: Any) -> Value:
         return typing.cast(str, value)
     may_be_none = type(None) in typing.get_args(kind)
     (plain,) = _plain(kind)
-    if may_be_none and (value is None or value == "none"):
+    if may_be_none and (value is None or str(value).lower() == "none"):
         return None
     found = _read(plain, value) if isinstance(value, str) else value
     if plain is float and type(found) is int:

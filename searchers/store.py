@@ -163,7 +163,7 @@ def trial_to_json(trial: Trial) -> dict[str, Any]:
         "score": trial.score,
         "metrics": dict(trial.metrics),
         "n_images": trial.n_images,
-        "feasible": trial.feasible,
+        "violation": trial.violation,
         "wall_s": trial.wall_s,
         "cpu_s": trial.cpu_s,
         "search_images": trial.search_images,

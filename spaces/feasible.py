@@ -136,6 +136,7 @@ class FeasibleSet:
             self._exponent += exponent
             made.insert(0, moves)
             uptos.insert(0, upto)
+        self._by_step = list(zip(made, ways[1:], strict=True))
         self._lay_out(made, uptos, offsets[1:])
 
     def _row_weights(self, step: Step) -> np.ndarray:
@@ -242,6 +243,38 @@ class FeasibleSet:
             if n_draws == DRAWS_MAX:
                 raise RuntimeError(f"no draw of {DRAWS_MAX} was within {self.limit}: wide bins")
         return drawn
+
+    def marginals(self) -> list[np.ndarray]:
+        """Probability of each option in a draw from the set, f64 [n_options] for each decision.
+
+        Draws in which the decision has no effect are not counted, so that the sum is the
+        probability that it has one. Exact where the set is; with wider bins, that of draws before
+        those over the limit are dropped.
+        """
+        from spaces.feasible_kernels import count_forward
+
+        found = [np.zeros(n) for n in self.space.n_options.tolist()]
+        reach = np.zeros((1, self._n_bins))
+        reach[0, -1] = 1.0
+        for step, (moves, ahead) in zip(self.programme.steps, self._by_step, strict=True):
+            weights = self._row_weights(step)[moves.order]
+            starts = moves.moves[:, 2]
+            totals = np.add.reduceat(weights, starts)
+            reached, masses = np.zeros_like(ahead), np.zeros(len(starts))
+            count_forward(moves.first, moves.moves, totals, ahead, reach, reached, masses)
+            sizes = np.diff([*starts, len(weights)])
+            shares = masses / np.where(totals > 0, totals, 1.0)  # weights may be too small to tell
+            rows = weights * np.repeat(shares / masses.sum(), sizes)
+            for position, chosen, effect in step.scored:
+                shown = np.where(effect[moves.order], rows, 0.0)
+                found[position] += np.bincount(
+                    chosen[moves.order], shown, minlength=len(found[position])
+                )
+            reach = reached / reached.max()
+        for position in self.programme.free:
+            weights = self._free_weights(position)
+            found[position] = weights / weights.sum()
+        return found
 
     def _draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Those of `n` draws that are within the limit, rounding aside."""

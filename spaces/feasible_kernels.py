@@ -82,3 +82,25 @@ def walk(
                 row += 1
             rows[i, step] = row
             state, budget = moves[chosen, 0], budget - moves[chosen, 1]
+
+
+@kernel
+def count_forward(
+    first: Any, moves: Any, weights: Any, ahead: Any, reach: Any, reached: Any, masses: Any
+) -> Any:
+    """Weight of all ways that take each move of a step, and what reaches the states after it.
+
+    first, moves, weights, ahead: as `count_back` has them; reach f64 [n_before, n_bins]: weight of
+    the ways from the start to a state with that many bins left; reached f64 [n_after, n_bins],
+    zeros, written, the same after the step; masses f64 [n], written.
+    """
+    n_bins = ahead.shape[1]
+    for state in range(first.size - 1):
+        for move in range(first[state], first[state + 1]):
+            after, shift, weight = moves[move, 0], moves[move, 1], weights[move]
+            mass = 0.0
+            for i in range(n_bins - shift):
+                part = weight * reach[state, shift + i]
+                reached[after, i] += part
+                mass += part * ahead[after, i]
+            masses[move] = mass

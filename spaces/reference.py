@@ -84,6 +84,25 @@ def best_back(
             )
 
 
+def count_forward(
+    first: Sequence[int],
+    moves: Sequence[Sequence[int]],
+    weights: Sequence[float],
+    ahead: Sequence[Sequence[float]],
+    reach: Sequence[Sequence[float]],
+    reached: list[list[float]],
+    masses: list[float],
+) -> None:
+    """Twin of `spaces.feasible_kernels.count_forward`."""
+    for state, row in enumerate(reach):
+        for move in range(first[state], first[state + 1]):
+            after, shift = moves[move][:2]
+            masses[move] = 0.0
+            for left, reaching in enumerate(row[shift:]):
+                reached[after][left] += weights[move] * reaching
+                masses[move] += weights[move] * reaching * ahead[after][left]
+
+
 def walk(
     uniforms: Sequence[Sequence[Sequence[float]]],
     layout: Sequence[Sequence[int]],

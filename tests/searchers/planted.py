@@ -48,7 +48,9 @@ class Failing(Planted):
         found = super().evaluate(candidate, seed)
         if self.n_evaluated % 4 == 1:
             return Evaluation(math.nan, {"accuracy": math.nan, "epochs": 1.0})
-        return Evaluation(found.score + 1, found.metrics, feasible=self.n_evaluated % 4 != 2)
+        return Evaluation(
+            found.score + 1, found.metrics, violation=float(self.n_evaluated % 4 == 2)
+        )
 
 
 class Hopeless(Planted):

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from planted import Failing, Interrupted, Planted
@@ -20,14 +21,30 @@ from spaces.feasible import feasible_set
 from spaces.limits import Limit
 
 SPACE = digits()
-LIMIT = Limit.size("1.5KB")
-N_TRIALS = 40
+LIMIT = Limit.size("200B")
+N_TRIALS = 16
+OPTIONS = {
+    "bayes": {"initial": 9, "pool": 20},
+    "evolution": {"population": 4},
+    "frank-wolfe": {"initial": 6},
+    "nsga2": {"population": 4},
+    "optuna": {"initial": 6, "proposals": 3},
+}
+"""So that few trials are enough to see more than random ones."""
+PARTIAL = {"uniform-precision"}
+"""Searchers that do not go on to all feasible candidates."""
+PACKAGES = {"bayes": "skopt", "optuna": "optuna"}
+"""What searchers need besides npusim."""
+SEARCHERS = [name for name in searchers.names() if not is_one_shot(searchers.get(name))]
+"""Those that train nothing themselves; each of the others has tests of its own."""
 
 
 def history(name: str, seed: int = 0, evaluator=None, **options) -> History:
     settings = {"space": SPACE, "limit": LIMIT, "budget": Budget(trials=N_TRIALS), **options}
     evaluator = evaluator or Planted(settings["space"])
-    return run(searchers.get(name), evaluator=evaluator, seed=seed, **settings)
+    settings["options"] = OPTIONS.get(name, {})
+    with mock.patch("searchers.bayes.N_TREES", 8):
+        return run(searchers.get(name), evaluator=evaluator, seed=seed, **settings)
 
 
 def outcomes(found: History) -> list[tuple]:
@@ -39,12 +56,13 @@ def store_of(name: str, directory: Path, evaluator: Planted) -> RunStore:
     return RunStore(directory, SPACE, identity)
 
 
-NAMES = [name for name in searchers.names() if not is_one_shot(searchers.get(name))]
-"""Those that train nothing themselves; each of the others has tests of its own."""
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SEARCHERS)
 class TestEverySearcher:
+    @pytest.fixture(autouse=True)
+    def needed(self, name):
+        if name in PACKAGES:
+            pytest.importorskip(PACKAGES[name], reason=f"needs {PACKAGES[name]}")
+
     def test_same_seed_same_history(self, name):
         assert outcomes(history(name)) == outcomes(history(name))
 
@@ -69,15 +87,16 @@ class TestEverySearcher:
         assert json.loads(found.stdout) == expected
 
     def test_all_trials_are_within_the_limit(self, name):
-        for text in ("60B", "500B", "1.5KB"):
+        for text in ("60B", "300B"):
             limit = Limit.size(text)
             found = history(name, limit=limit)
-            assert len(found) == N_TRIALS
+            assert len(found) == N_TRIALS or (name in PARTIAL and found)
             assert all(trial.costs["size_bits"] <= limit.most for trial in found)
             assert all(limit.allows(SPACE, trial.candidate) for trial in found)
 
     def test_no_candidate_is_tried_twice(self, name):
-        assert len({trial.candidate for trial in history(name)}) == N_TRIALS
+        found = history(name)
+        assert len({trial.candidate for trial in found}) == len(found) == N_TRIALS
 
     def test_budget_is_kept(self, name):
         for trials in (1, 7):
@@ -91,11 +110,12 @@ class TestEverySearcher:
 
     def test_ends_when_all_feasible_candidates_were_tried(self, name):
         space = digits(widths=(0.5, 1.0), bitwidths=(4,), sparsities=(0.3,))
-        limit = Limit("size_bits", 30_000)
+        limit = Limit("size_bits", 24_000)
         n_feasible = feasible_set(space, limit).count()
         assert 1 < n_feasible < space.count()
         found = history(name, space=space, limit=limit)
-        assert len(found) == len({trial.candidate for trial in found}) == n_feasible
+        assert len(found) == len({trial.candidate for trial in found})
+        assert len(found) == n_feasible or (name in PARTIAL and 0 < len(found) < n_feasible)
 
     def test_ends_in_a_space_of_one_candidate(self, name):
         space = digits(widths=(1.0,), bitwidths=(4,), sparsities=(0.3,))
@@ -113,25 +133,26 @@ class TestEverySearcher:
         assert all(dict(trial.metrics) == {"epochs": 1.0} for trial in failed)
         best = found.best()
         assert best is not None
-        assert best.feasible
-        assert best.score == max(t.score for t in found if t.score is not None and t.feasible)
+        assert best.valid
+        assert best.score == max(t.score for t in found if t.valid)
 
-    @pytest.mark.parametrize("at", [0, 1, 5, 12, 25])
-    def test_resumes_bit_for_bit_after_an_interrupt(self, name, at, tmp_path):
-        budget = Budget(trials=26)
-        interrupted = Interrupted(SPACE, at)
-        with (
-            store_of(name, tmp_path, interrupted) as store,
-            pytest.raises(KeyboardInterrupt),
-        ):
-            history(name, evaluator=interrupted, budget=budget, store=store)
-        evaluator = Planted(SPACE)
-        replayed: list[Trial] = []
-        with store_of(name, tmp_path, evaluator) as store:
-            assert len(store.trials()) == at
-            found = history(
-                name, evaluator=evaluator, budget=budget, store=store, on_trial=replayed.append
-            )
-        assert evaluator.n_evaluated == 26 - at
-        assert replayed == list(found)
-        assert outcomes(found) == outcomes(history(name, budget=budget))
+    def test_resumes_bit_for_bit_wherever_it_was_interrupted(self, name, tmp_path):
+        n_trials, budget = 11, Budget(trials=11)
+        expected = outcomes(history(name, budget=budget))
+        for at in range(n_trials):
+            interrupted = Interrupted(SPACE, at)
+            with (
+                store_of(name, tmp_path / str(at), interrupted) as store,
+                pytest.raises(KeyboardInterrupt),
+            ):
+                history(name, evaluator=interrupted, budget=budget, store=store)
+            evaluator = Planted(SPACE)
+            replayed: list[Trial] = []
+            with store_of(name, tmp_path / str(at), evaluator) as store:
+                assert len(store.trials()) == at
+                found = history(
+                    name, evaluator=evaluator, budget=budget, store=store, on_trial=replayed.append
+                )
+            assert evaluator.n_evaluated == n_trials - at
+            assert replayed == list(found)
+            assert outcomes(found) == expected

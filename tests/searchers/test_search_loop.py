@@ -13,11 +13,20 @@ from planted import Planted
 
 import searchers
 from npusim.errors import ConfigError, UnknownNameError
-from searchers.base import Budget, Evaluation, History, Trial, evaluation_seed, run, searcher_rng
+from searchers.base import (
+    Budget,
+    Evaluation,
+    History,
+    Trial,
+    evaluation_seed,
+    is_one_shot,
+    run,
+    searcher_rng,
+)
 from searchers.evolution import EvolutionSearch
 from searchers.random_search import RandomSearch
 from spaces.base import Candidate
-from spaces.costs import MEASURES, costs
+from spaces.costs import MEASURES, cost, costs
 from spaces.digits import digits
 from spaces.feasible import enumerate_all
 from spaces.limits import Limit
@@ -28,8 +37,9 @@ LIMIT = Limit.size("1KB")
 
 def trial(index: int, score: float | None, candidate: Candidate | None = None, **fields) -> Trial:
     candidate = candidate or SPACE.largest()
-    values = {"n_images": 10, "feasible": True, "wall_s": 2.0, "cpu_s": 1.0, **fields}
-    return Trial(index, candidate, 0, {}, score, {}, **values)
+    trial_costs = fields.pop("costs", {})
+    values = {"n_images": 10, "violation": 0.0, "wall_s": 2.0, "cpu_s": 1.0, **fields}
+    return Trial(index, candidate, 0, trial_costs, score, {}, **values)
 
 
 def search(make=RandomSearch, seed=0, evaluator=None, budget=None, **options) -> History:
@@ -40,7 +50,7 @@ def search(make=RandomSearch, seed=0, evaluator=None, budget=None, **options) ->
 def test_best_is_the_first_of_the_highest_valid_scores():
     scores = [None, 0.5, 0.9, 0.7, 0.9]
     found = History([trial(i, score) for i, score in enumerate(scores)])
-    found.append(trial(5, 1.0, feasible=False))
+    found.append(trial(5, 1.0, violation=0.1))
     assert found.best() is found[2]
     np.testing.assert_array_equal(found.best_scores(), [math.nan, 0.5, 0.9, 0.9, 0.9, 0.9])
 
@@ -50,7 +60,7 @@ def test_negative_scores_have_a_best_too():
 
 
 def test_without_a_valid_trial_there_is_no_best():
-    found = History([trial(0, None), trial(1, 1.0, feasible=False)])
+    found = History([trial(0, None), trial(1, 1.0, violation=2.0)])
     assert found.best() is None
     assert np.isnan(found.best_scores()).all()
     assert History().best() is None
@@ -205,15 +215,18 @@ def test_evolution_can_ask_ahead_of_its_trials():
 
 
 def test_evolution_refuses_sizes_below_one():
-    for options in ({"population": 0}, {"tournament": 0}):
-        with pytest.raises(ConfigError, match="population and tournament must be at least 1"):
-            EvolutionSearch(SPACE, LIMIT, searcher_rng(0), **options)
+    for what in ("population", "tournament"):
+        with pytest.raises(ConfigError, match=rf"{what} must be in 1..1000000, got 0"):
+            EvolutionSearch(SPACE, LIMIT, searcher_rng(0), **{what: 0})
 
 
 def test_tell_leaves_the_trial_as_it_is():
     for name in searchers.names():
+        if is_one_shot(searchers.get(name)):
+            continue
         made = searchers.get(name)(SPACE, LIMIT, searcher_rng(0))
-        told = trial(0, 0.5, made.ask())
+        candidate = made.ask()
+        told = trial(0, 0.5, candidate, costs={m: cost(SPACE, candidate, m) for m in MEASURES})
         before = dataclasses.replace(told)
         made.tell(told)
         assert told == before
@@ -224,5 +237,27 @@ def test_unknown_searchers_are_refused():
         searchers.get("randon")
 
 
-def test_evaluations_default_to_feasible():
-    assert Evaluation(0.5) == Evaluation(0.5, {}, 0, True)
+def test_evaluations_violate_nothing_by_default():
+    assert Evaluation(0.5) == Evaluation(0.5, {}, 0, 0.0)
+
+
+def test_trials_that_are_not_valid_rank_below_by_how_much_they_violate():
+    found = [
+        trial(0, 0.1),
+        trial(1, 0.9, violation=0.5),
+        trial(2, 0.2, violation=0.1),
+        trial(3, None),
+    ]
+    found.append(trial(4, 0.3))
+    order = sorted(found, key=lambda each: each.rank, reverse=True)
+    assert [each.index for each in order] == [4, 0, 2, 1, 3]
+
+
+@pytest.mark.parametrize("field", ["score", "violation"])
+def test_numbers_that_are_not_finite_give_no_score(field):
+    class Broken(Planted):
+        def evaluate(self, candidate, seed):
+            return dataclasses.replace(super().evaluate(candidate, seed), **{field: math.nan})
+
+    found = search(evaluator=Broken(SPACE))
+    assert [(each.score, each.violation, each.valid) for each in found] == [(None, 0.0, False)] * 10

@@ -75,6 +75,30 @@ class TestAgainstBruteForce:
         assert cost(space, smallest(space, measure), measure) == every.min()
         assert cost_range(space, measure) == (every.min(), every.max())
 
+    @given(
+        space=small_spaces(), share=st.floats(0, 1), seed=st.integers(0, 99), weigh=st.booleans()
+    )
+    @settings(max_examples=40, deadline=None, derandomize=True)
+    def test_marginals(self, space, share, seed, weigh):
+        every = enumerate_all(space)
+        all_costs = costs(space, every, "size_bits")
+        limit = Limit("size_bits", max(1, int(np.quantile(all_costs, share))))
+        rng = np.random.default_rng(seed)
+        log_weights = [rng.normal(size=n) * weigh for n in space.n_options]
+        made = FeasibleSet(space, limit, log_weights if weigh else None)
+        found = made.marginals()
+        within = every[all_costs <= limit.most]
+        effects = np.ones(within.shape, dtype=bool)
+        for position, condition in space.conditions.items():
+            effects[:, position] = condition.at(lambda other: within[:, other])
+        logs = [each[within[:, i]] * effects[:, i] for i, each in enumerate(log_weights)]
+        weights = np.exp(sum(logs, np.zeros(len(within))))
+        weights /= weights.sum()
+        assert made.exact
+        for i, n in enumerate(space.n_options):
+            expected = np.bincount(within[:, i], weights * effects[:, i], minlength=n)
+            np.testing.assert_allclose(found[i], expected, atol=1e-12)
+
     @given(data=st.data(), space=small_spaces())
     @settings(max_examples=60, deadline=None, derandomize=True)
     def test_random_spaces(self, data, space):

@@ -85,6 +85,14 @@ def test_tables_of_ways_and_scores(seed, n_before, n_after, n_bins):
             first.tolist(), moves.tolist(), weights.tolist(), ahead.tolist(), expected
         )
         assert filled.tolist() == expected  # integers in floats: exact
+    reach = rng.integers(0, 9, (n_before, n_bins)).astype(float)
+    reached, masses = np.zeros((n_after, n_bins)), np.full(len(moves), -7.0)
+    arrays = (first, moves, weights, ahead, reach)
+    feasible_kernels.count_forward(*arrays, reached, masses)
+    expected, expected_masses = np.zeros((n_after, n_bins)).tolist(), [-7.0] * len(moves)
+    reference.count_forward(*(each.tolist() for each in arrays), expected, expected_masses)
+    assert reached.tolist() == expected
+    assert masses.tolist() == expected_masses
 
 
 @given(seed=seeds, n=st.integers(0, 6), n_steps=st.integers(0, 3), n_bins=st.integers(1, 5))
@@ -147,6 +155,7 @@ for bins_max in (1 << 16, 20):
         found = feasible.FeasibleSet(space, Limit.size("1KB"), weights)
         found.sample(np.random.default_rng(0)), found.sample_many(np.random.default_rng(0), 9)
         found.log10_bounds()
+        found.marginals()
     decode.best(space, Limit.size("1KB"), [[0, 1]] * 11)
 ours = [k for k in _jit.KERNELS if k.__module__.startswith("spaces.")]
 print(json.dumps({k.__name__: len(k.signatures) for k in ours}))
@@ -158,5 +167,5 @@ def test_any_input_of_the_surfaces_gives_each_kernel_the_same_types():
     done = subprocess.run([sys.executable, "-c", SURFACES], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == dict.fromkeys(
-        ("sum_tables", "sum_changes", "count_back", "best_back", "walk"), 1
+        ("sum_tables", "sum_changes", "count_back", "count_forward", "best_back", "walk"), 1
     )
