@@ -77,7 +77,7 @@ def sensitivities(
         target: the machine, which is run again with each field lower and higher.
         change: by which fraction, 0.001..0.5; whole numbers change by 1 at least. Multipliers come
             as Arm sells them: the next smaller and larger NPU. SRAM is changed as a limit of the
-            arena, of which less is tried only.
+            arena, or of the staging memory, of which less is tried only.
         options: of `npusim.estimate`.
 
     Returns:

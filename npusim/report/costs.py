@@ -286,9 +286,10 @@ def _title(cost: Cost) -> str:
 
 def _caption(cost: Cost) -> str:
     text = f"{1000 * cost.inference_s:,.3f} ms at {cost.clock_hz / 1e6:,.0f} MHz; "
-    text += f"arena {cost.sram_peak_bytes:,} B"
     if cost.dram_peak_bytes:
-        text += f"; DRAM {cost.dram_peak_bytes:,} B"
+        text += f"SRAM {cost.sram_peak_bytes:,} B; DRAM {cost.dram_peak_bytes:,} B"
+    else:
+        text += f"arena {cost.sram_peak_bytes:,} B"
     return f"{text}; flash {cost.flash_bytes:,} B"
 
 

@@ -77,7 +77,7 @@ def test_table_of_operations():
     assert "flash written" not in text  # nothing is written there
     assert "0.008 ms at 500 MHz; arena 2,108 B; flash 320 B" in text
     staged = dataclasses.replace(NETWORK, dram_peak_bytes=1234)
-    assert "; DRAM 1,234 B; flash" in table_text([costs.op_table(staged)])
+    assert "; SRAM 2,108 B; DRAM 1,234 B; flash 320 B" in table_text([costs.op_table(staged)])
     assert "dram" not in text
     dram = op_cost(traffic={"dram": Traffic({"feature_maps": 7777}, {}, 1)})
     assert "7,777" in table_text([costs.op_table(cost_of(dram))])

@@ -146,10 +146,11 @@ class _Maps:
         key = id(value)
         if key not in self._positions:
             self._positions[key] = len(self.maps)
+            shape = (0,) if value.shape is None else value.shape  # unknown: takes no memory
             self.maps.append(
                 FeatureMap(
                     value.name,
-                    four_axes(value.shape or ()),
+                    four_axes(shape),
                     value.dtype,
                     is_input=value.is_input,
                     is_output=value.is_output,

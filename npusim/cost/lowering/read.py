@@ -34,7 +34,7 @@ def read(network: Network) -> Graph:
     for op in network.ops:
         steps += _steps(op, values)
         if not op.outputs:
-            ending = Value(f"end of {op.name}", (0,), "int8")  # takes no memory
+            ending = Value(f"end of {op.name}", None, "int8")
             steps[-1].write(Link(ending, ()))
             outputs.append(ending)
     has_variables = any(value.is_variable for value in values.values())
