@@ -26,6 +26,7 @@ from npusim.cost.lowering import program
 from npusim.cost.program import NpuOp, Program, Shape4
 from npusim.formats import load
 from npusim.network import Network
+from npusim.network_builder import NetworkBuilder
 
 NPU = "ethos-u55-128"
 LEAST_IDENTICAL = 0.98
@@ -137,6 +138,20 @@ def test_random_graphs():
 @pytest.mark.slow
 def test_many_random_graphs():
     compare_random_graphs(range(1000, 4000), 2500)
+
+
+def test_each_product_of_maps_has_a_scratch_map_of_its_own():
+    net = NetworkBuilder("products")
+    x = net.input((1, 2, 8, 8), scale=0.05)
+    for number in range(3):
+        x = net.op("BATCH_MATMUL", x, x, shape=x.shape, scale=0.05)
+        x = net.op("SOFTMAX", x, shape=x.shape, scale=1 / 256, zero_point=-128, name=f"s{number}")
+    network = net.build(x)
+    for _ in range(20):
+        lowered = program(network)
+        scratch = [op.scratch for op in lowered.ops if op.scratch is not None]
+        others = {view.map for op in lowered.ops for view in (op.ifm, op.ofm)}
+        assert len(set(scratch) - others) == len(scratch) == 3
 
 
 def compare_models(folder: Path, sizes_bytes: range, least: int) -> None:

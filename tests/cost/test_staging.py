@@ -197,7 +197,8 @@ def test_deep_networks():
 GRAPHS = (
     *(12, 44, 109),  # parts that the CPU reads
     *(354, 587),  # slopes for each channel, with a map in other shapes
-    *(0, 1, 2, 3, 4),
+    *(115, 1204, 1448),  # accumulators of sums and transposes in 16 bits
+    *(0, 1, 2, 3, 1370),
 )
 
 
@@ -219,7 +220,7 @@ def test_many_random_graphs():
     wrong, n = differences(random_graphs(range(1000, 1600)))
     print(f"{len(wrong)} of {n} differ\n" + "\n".join(wrong))
     assert n > 1400
-    assert len(wrong) <= 0.06 * n, wrong
+    assert len(wrong) <= 0.03 * n, wrong
 
 
 @pytest.fixture(scope="module")

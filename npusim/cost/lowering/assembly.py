@@ -139,13 +139,12 @@ class _Maps:
 
     def __init__(self) -> None:
         self.maps: list[FeatureMap] = []
-        self._positions: dict[int, int] = {}
+        self._positions: dict[Value, int] = {}
 
     def position(self, value: Value) -> int:
         value = value.home
-        key = id(value)
-        if key not in self._positions:
-            self._positions[key] = len(self.maps)
+        if value not in self._positions:
+            self._positions[value] = len(self.maps)
             shape = (0,) if value.shape is None else value.shape  # unknown: takes no memory
             self.maps.append(
                 FeatureMap(
@@ -160,7 +159,7 @@ class _Maps:
                     content=_content(value.content),
                 )
             )
-        return self._positions[key]
+        return self._positions[value]
 
     def view(self, link: Link) -> View:
         """A link as a program has it."""

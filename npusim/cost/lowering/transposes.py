@@ -78,7 +78,7 @@ def cut_transpose(graph: Graph, step: Step) -> list[Step]:
         source = Link(link.value, _four(seen), link.quantization)
         n_missing = 4 - len(seen)
         padded = (*range(n_missing), *(axis + n_missing for axis in axes))
-        made = graph.add("transpose", [source], ofm, step, permutation=padded)
+        made = graph.add("transpose", [source], ofm, step, permutation=padded, scaled=False)
         made.suffix = f"turn {position}"
         steps.append(made)
         link = ofm
