@@ -76,7 +76,7 @@ def show(
 
         check_plot(plot)
         check_writable("--plot", plot)
-    found = spaces.get(name, **dict(_option(text) for text in options))
+    found = spaces.get(name, **dict(parse_option(text) for text in options))
     within = None if limit is None else spaces.Limit.parse(limit)
     if plot is not None:
         overview.plot_graph(found, plot)
@@ -89,7 +89,7 @@ def show(
     emit(text, output)
 
 
-def _option(text: str) -> tuple[str, Any]:
+def parse_option(text: str) -> tuple[str, Any]:
     """Key and value of an option; the value is JSON, or else text."""
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():

@@ -24,7 +24,11 @@ TEST_FILES = [path for path in PYTHON_FILES if path.is_relative_to(ROOT / "tests
 
 N_LINES_MAX = 500
 TORCH_FILES = {
-    "searchers/train.py",
+    "searchers/training/evaluator.py",
+    "searchers/training/group.py",
+    "searchers/training/loop.py",
+    "searchers/training/runs.py",
+    "searchers/training/tasks.py",
     "searchers/udc/assemble.py",
     "searchers/udc/batches.py",
     "searchers/udc/cost.py",
@@ -36,6 +40,7 @@ TORCH_FILES = {
     "searchers/udc/supernet.py",
     "spaces/nets/activations.py",
     "spaces/nets/candidate_net.py",
+    "spaces/nets/files.py",
     "spaces/nets/masks.py",
     "spaces/nets/modules.py",
     "spaces/nets/quantizers.py",

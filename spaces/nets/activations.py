@@ -88,7 +88,8 @@ class ActivationQuantizer(nn.Module):
         """Maps f32 of any shape as the mode says; `observe` false leaves the range as it is."""
         if self.mode is Mode.OFF:
             return x
-        if observe and not self.learned and (self.training or self.mode is Mode.OBSERVE):
+        follows = self.training and not self.learned
+        if observe and (follows or self.mode is Mode.OBSERVE):
             self._follow(x.detach())
         if self.mode is Mode.OBSERVE:
             return x

@@ -25,6 +25,7 @@ def quantize(
     beta: Tensor | None = None,
     mask: Tensor | None = None,
     rounded: Tensor | None = None,
+    regrow: bool = True,
 ) -> Tensor:
     """Quantized and pruned weights ``Q-hat(theta, b, r, beta) * m``, of theta's shape.
 
@@ -35,8 +36,7 @@ def quantize(
 
     The gradient is straight-through: rounding and sign count as identity. For b > 1 that leaves 1
     to theta inside of the range and 0 outside, to r ``(Q - theta) / r`` inside and ``sign(theta)``
-    outside; for b = 1 the range gets none. A pruned weight gets the gradient of the 0 in its place,
-    so that it can grow back; r and beta get none from it.
+    outside; for b = 1 the range gets none. r and beta get none from pruned weights.
 
     Args:
         theta: dense weights, any shape.
@@ -46,6 +46,8 @@ def quantize(
         mask: m, 1 for the weights that are kept and 0 for the others; None keeps all.
         rounded: h, true where a weight is quantized; the others are only clipped (to the same
             range); None quantizes all.
+        regrow: give a pruned weight the gradient of the 0 in its place, so that it can grow back;
+            else it gets none.
 
     Source: [UDC] eq. (3), section 5; gradient of pruned weights [UDC] [50], Lin et al. 2020.
     Differs: eq. (3) has sign(theta) for b = 1, without r. Weights of magnitude 1 are far larger
@@ -55,7 +57,7 @@ def quantize(
     >>> quantize(theta, r, 3).tolist()  # steps of 0.2
     [-0.6000000238418579, -0.4000000059604645, 0.20000000298023224, 0.20000000298023224]
     """
-    result: Tensor = _Quantize.apply(theta, r, beta, mask, rounded, bitwidth)  # type: ignore[no-untyped-call]
+    result: Tensor = _Quantize.apply(theta, r, beta, mask, rounded, bitwidth, regrow)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -71,6 +73,7 @@ class _Quantize(torch.autograd.Function):
         mask: Tensor | None,
         rounded: Tensor | None,
         bitwidth: int,
+        regrow: bool,
     ) -> Tensor:
         x = theta
         offset = None
@@ -86,7 +89,7 @@ class _Quantize(torch.autograd.Function):
         if rounded is not None:
             q = torch.where(rounded, q, x.clamp(-r, r))
         ctx.save_for_backward(x, r, mask, q)
-        ctx.bitwidth = bitwidth
+        ctx.bitwidth, ctx.regrow = bitwidth, regrow
         if offset is not None:
             q = q + offset  # Q-hat
         return q if mask is None else q * mask
@@ -94,16 +97,18 @@ class _Quantize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, r, mask, q = ctx.saved_tensors
-        grad = grad_outputs[0]
+        grad, grad_r = grad_outputs[0], None
+        of_kept = grad if mask is None else grad * mask
         if ctx.bitwidth == 1:
-            return grad, None, None, None, None, None
+            return grad if ctx.regrow else of_kept, *(None,) * 6
         inside = x.abs() <= r
-        grad_r = None
         if ctx.needs_input_grad[1]:
-            of_kept = grad if mask is None else grad * mask
             grad_r = (of_kept * torch.where(inside, q - x, q)).sum() / r
-        passes = inside if mask is None else inside | (mask == 0)
-        return grad * passes, grad_r, None, None, None, None
+        if mask is None or not ctx.regrow:
+            grad = of_kept * inside
+        else:
+            grad = grad * (inside | (mask == 0))
+        return grad, grad_r, *(None,) * 5
 
 
 def initial_range(magnitude: Tensor, bitwidth: int) -> Tensor:

@@ -31,6 +31,7 @@ class CompressedWeight(nn.Module):
         quantizes: false to train without quantization, whatever the bitwidth.
         quantized_fraction: alpha: probability that a weight is quantized in a forward pass of the
             training, where it is otherwise only clipped; in evaluation all are.
+        regrows: pruned weights get the gradient of the zeros in their place, else none.
         generator: draws which; None for torch's own.
 
     Source: [UDC] sections 3 and 5.
@@ -47,6 +48,7 @@ class CompressedWeight(nn.Module):
         self.offset = False
         self.quantizes = bitwidth < BITWIDTH_MAX
         self.quantized_fraction = 1.0
+        self.regrows = True
         self.generator: torch.Generator | None = None
         he = math.sqrt(2 / math.prod(shape[1:]))
         self.theta = nn.Parameter(he * torch.randn(shape, generator=generator))
@@ -69,27 +71,24 @@ class CompressedWeight(nn.Module):
     def prune(self, progress: float) -> None:
         """Keep the weights of largest magnitude: all at progress 0, `n_nonzero` of them at 1.
 
-        With the number format Q-hat, beta follows the mask; the range is shortened or lengthened by
-        as much, so that its end stays where it was (but never to less than half at once).
+        With the number format Q-hat, beta follows the mask; the range keeps its length.
 
         Source: [UDC] eq. (2), section 5: beta is the largest pruned value.
         """
         kept = n_kept(self.theta.numel(), self.n_nonzero, progress)
         self.mask.copy_(magnitude_mask(self.theta, kept))
         if self.offset and 1 < self.bitwidth < BITWIDTH_MAX:
-            beta = (self.theta.abs() * (1 - self.mask)).max()
-            r = self.log_range.exp()
-            self.log_range.copy_(torch.maximum(r + self.beta - beta, r / 2).log())
-            self.beta.copy_(beta)
+            self.beta.copy_((self.theta.abs() * (1 - self.mask)).max())
 
     def forward(self) -> Tensor:
         """The weights as they are deployed; in training, see `quantized_fraction`."""
         if not self.quantizes:
-            # exact in floating point; the gradient goes to pruned weights as well
-            return self.theta + (self.theta * self.mask - self.theta).detach()
+            if not self.regrows:
+                return self.theta * self.mask
+            return self.theta + (self.theta * self.mask - self.theta).detach()  # exact in floats
         rounded = None
         if self.training and self.quantized_fraction < 1:
             drawn = torch.rand(self.theta.shape, generator=self.generator, device=self.theta.device)
             rounded = drawn < self.quantized_fraction
-        beta = self.beta if self.offset else None
-        return quantize(self.theta, self.log_range.exp(), self.bitwidth, beta, self.mask, rounded)
+        r, beta = self.log_range.exp(), self.beta if self.offset else None
+        return quantize(self.theta, r, self.bitwidth, beta, self.mask, rounded, self.regrows)
