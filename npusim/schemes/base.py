@@ -79,11 +79,16 @@ class Scheme(ABC):
         """The scheme for a layer, where its parameters depend on that.
 
         Args:
-            bits: width of the layer's weights, the value of a parameter of that name.
+            bits: width of the layer's weights, the value of a parameter of that name unless it was
+                given another than its default.
             row_weights: weights of an output channel, likewise.
         """
         layer = {"bits": bits, "row_weights": row_weights}
-        own = {name: value for name, value in layer.items() if name in self.parameters}
+        own = {
+            field.name: layer[field.name]
+            for field in _fields(type(self))
+            if field.name in layer and getattr(self, field.name) == field.default
+        }
         return dataclasses.replace(self, **own) if own else self  # type: ignore[type-var]
 
     def encode(self, values: npt.ArrayLike) -> bytes:

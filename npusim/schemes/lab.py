@@ -272,9 +272,10 @@ def compare(
     options = {"lanes": lanes, "fifo": fifo, "dma_bytes_per_cycle": dma_bytes_per_cycle}
     decode_cycles(schemes.get("raw"), [], **options)  # type: ignore[arg-type]  # refuses wrong ones
     layers = layers_of(network, config)
-    before = None if data is None else outputs(network, data)
+    steps = _Steps(done, len(conditions) * (1 if data is None else 2) + (data is not None))
+    before = None if data is None else outputs(network, data, steps.of(data.n))
     points = []
-    for number, condition in enumerate(conditions):
+    for condition in conditions:
         changed = conditioned(network, condition, config)
         pairs = [
             _Layer(before, after)
@@ -288,22 +289,37 @@ def compare(
             bits=condition.bits or 8,
             options=options if simulate else None,
         )
-        tell = None if done is None else partial(_part_done, done, number, len(conditions))
-        sums = of_each(pairs, work, tell)
+        sums = of_each(pairs, work, steps.of(1))
         costs: list[Inference | None] = [None] * len(chosen)
         if target is not None:
             costs = [*_inferences(changed, target, chosen, lanes, condition.bits or 8)]
         point = _point(condition, chosen, lanes, simulate, sums, costs)
         if data is not None and before is not None:
-            found = before if changed is network else outputs(changed, data)
+            tell = steps.of(data.n)
+            found = before if changed is network else outputs(changed, data, tell)
             point = replace(point, accuracy=accuracy(found, before, data))
         points.append(point)
     where = "" if target is None else f"{target.system.name}, {target.mode.name}"
     return Comparison(network.name, config.name, tuple(points), left_out, where)
 
 
-def _part_done(done: Callable[[float], None], number: int, n: int, fraction: float) -> None:
-    done((number + fraction) / n)
+@dataclass(slots=True)
+class _Steps:
+    """Tells `done`, over so many steps of work, the fraction of all that is done."""
+
+    done: Callable[[float], None] | None
+    n: int
+    begun: int = 0
+
+    def of(self, n: int) -> Callable[[float], None]:
+        """Begin a step; what tells how many of its `n` parts are done, fractions allowed."""
+        first, self.begun = self.begun, self.begun + 1
+
+        def tell(parts: float) -> None:
+            if self.done is not None:
+                self.done((first + parts / n) / self.n)
+
+        return tell
 
 
 def _schemes(names: Sequence[str] | None) -> tuple[list[Scheme], dict[str, str]]:

@@ -212,12 +212,16 @@ class TestEveryScheme:
         if scheme.lossless:
             np.testing.assert_array_equal(once, values)
 
-    def test_is_fitted_to_a_layer(self, scheme):
-        fitted = scheme.fitted(bits=9, row_weights=64)
-        changed = {k: v for k, v in fitted.parameters.items() if scheme.parameters[k] != v}
-        assert changed.items() <= {"bits": 9, "row_weights": 64}.items()
-        wide = fitted.conditioned([-255, 0, 0, 255])
-        check_round_trip(fitted, wide)
+    def test_is_fitted_to_a_layer_but_for_what_was_given(self, scheme):
+        plain, layer = schemes.get(scheme.name).parameters, {"bits": 9, "row_weights": 64}
+        fitted = scheme.fitted(**layer).parameters
+        for name, value in scheme.parameters.items():
+            given = name not in layer or value != plain[name]
+            assert fitted[name] == (value if given else layer[name])
+
+    def test_fits_wide_weights(self, scheme):
+        fitted = schemes.get(scheme.name).fitted(bits=9, row_weights=64)
+        check_round_trip(fitted, fitted.conditioned([-255, 0, 0, 255]))
 
 
 def check_decodes_or_refuses(scheme: Scheme, stream: bytes, n: int) -> None:

@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 
 from npusim import schemes
+from npusim.cost.estimate import estimate
 from npusim.cost.layers import weight_layers
 from npusim.errors import ConfigError, MissingExtraError, UnknownNameError
 from npusim.formats import load
+from npusim.hardware import machine
 from npusim.network_builder import NetworkBuilder
 from npusim.npu import get
 from npusim.report.schemes import comparison_rows
 from npusim.schemes.bounds import bounds
 from npusim.schemes.condition import Condition, conditions
 from npusim.schemes.decoder_simulation import decode_cycles
-from npusim.schemes.lab import SchemeResult, compare, on_front
+from npusim.schemes.lab import Inference, SchemeResult, compare, on_front
 from npusim.weights import cluster, encoded_size, n_of_m, prune, reorder_slices, weight_error
 
 NPU = get("ethos-u55-128")
@@ -96,6 +98,38 @@ class TestSizes:
         slow = cycles(dma_bytes_per_cycle=0.5)
         assert slow[0] > plain[0]
         assert cycles(dma_bytes_per_cycle=1.5, fifo=8)[0] > cycles(dma_bytes_per_cycle=1.5)[0]
+
+    def test_given_parameters_are_kept_and_named(self):
+        (point,) = compare(network(), names=["rans:states=8", "raw"], simulate=False).points
+        assert [r.scheme for r in point.results] == ["rans:states=8", "raw"]
+        assert point.results[0].decoder.steps_per_cycle == 8
+        with pytest.raises(ConfigError, match=r"^weights for scheme 'zvc' must be in -4\.\.3, got"):
+            compare(network(), names=["zvc:bits=3"], simulate=False)
+
+    def test_progress_goes_up_to_all(self):
+        told = []
+        compare(network(), names=["raw"], conditions=conditions([1, 0.5]), done=told.append)
+        assert told == sorted(told)
+        assert (len(told), told[-1]) == (4, 1.0)  # two layers, two conditions
+
+    def test_inferences_are_costed_on_a_machine(self):
+        found = compare(network(), machine("ethos-u55-64"), names=["raw", "zvc"], lanes=2)
+        assert (found.npu, found.where) == (
+            *("ethos-u55-64", "Ethos_U55_High_End_Embedded, Shared_Sram"),
+        )
+        for each in found.points[0].results:
+            decoder = dataclasses.replace(schemes.get(each.scheme).decoder, lanes=2)
+            cost = estimate(network(), "ethos-u55-64", scheme=each.scheme, decoder=decoder)
+            assert each.inference == Inference.of(cost)
+            assert each.inference.total_cycles == cost.total_cycles
+        assert compare(network(), names=["raw"]).points[0].results[0].inference is None
+
+    def test_fewer_bits_cost_less_where_a_scheme_stores_them(self):
+        points = compare(
+            network(), machine(), names=["raw"], conditions=conditions(bits=[None, 4])
+        ).points
+        wide, narrow = (point.results[0].inference.flash_bytes for point in points)
+        assert narrow < 0.6 * wide
 
 
 class TestConditions:
