@@ -35,7 +35,7 @@ from squeezenet_file import COUNT_BYTES, PLAIN, read_layers  # noqa: E402
 
 LARGE, SMALL = "coral_mbv2_10_224_uint8", "coral_mbv1_025_128_uint8"
 NONZEROS = (1.0, 0.5, 0.25, 0.1)
-GOLOMB_RICE = ("mask-gr", "mask-rle-gr", "ethos-u-mlw")
+GOLOMB_RICE = ("mask-gr", "mask-rle-gr", "dead-zone-gr", "ethos-u-mlw")
 LOSSY = "n-m"
 
 

@@ -16,6 +16,7 @@ from npusim.schemes.statistics import (
     CODE_MAX,
     CODES,
     VALUE_MAX,
+    Int64Array,
     nonzero_codes,
     value_counts,
     zero_runs,
@@ -62,47 +63,26 @@ class MaskRleGr(Scheme):
         return -(-(2 * _K_BITS + bits) // 8)
 
     def _encode(self, values: Values) -> bytes:
-        runs, codes = _split(values)
-        k_run, k_code = _best(runs), _best(codes)
+        runs, codes = split(values)
+        k_run, k_code = best_k(runs), best_k(codes)
         out = BitWriter()
         out.fields([k_run, k_code], _K_BITS)
-        pairs = np.zeros((runs.size, 2, 2), np.int64)  # [pair, run or non-zero, unary or rest]
-        lengths = np.zeros_like(pairs)
-        for at, (symbols, k) in enumerate(((runs, k_run), (codes, k_code))):
-            lengths[: symbols.size, at, 0] = symbols >> k
-            lengths[: symbols.size, at, 1] = k + 1
-            pairs[: symbols.size, at, 1] = 1 | (symbols & ((1 << k) - 1)) << 1
-        out.codes(pairs, lengths)
+        put_pairs(out, runs, codes, k_run, k_code)
         return out.to_bytes()
 
     def _decode(self, stream: bytes, n: int) -> Values:
-        from npusim.schemes.run_kernels import take_runs
-
         reader = BitReader(stream)
         k_run, k_code = reader.fields(2, _K_BITS).tolist()
-        if n > reader.end << k_run:  # more than all bits can say
-            raise reader.truncated()
-        values = np.empty(n, np.int16)
-        most = CODE_MAX
-        status, at = take_runs(reader.words, reader.at, reader.end, k_run, k_code, most, values)
-        reader.at = int(at)
-        if status == -1:
-            raise reader.truncated()
-        if status == -2:
-            raise StreamError("runs and weights must be in range, got a larger code", int(at))
+        values = take_pairs(reader, n, k_run, k_code, CODE_MAX)
         reader.finish()
         return values
 
     def _symbols(self, values: Values) -> Symbols:
-        runs, codes = _split(values)
-        bits = (runs >> _best(runs)) + 1 + _best(runs)
-        weights = runs.copy()
-        bits[: codes.size] += (codes >> _best(codes)) + 1 + _best(codes)
-        weights[: codes.size] += 1
-        return Symbols.of(bits, weights)
+        runs, codes = split(values)
+        return pair_symbols(runs, codes, best_k(runs), best_k(codes))
 
 
-def _split(values: Values) -> tuple[np.ndarray, np.ndarray]:
+def split(values: Values) -> tuple[Int64Array, Int64Array]:
     """Zero runs, the one at the end among them if there is one, and codes of the non-zeros."""
     places = np.flatnonzero(values)
     runs = np.diff(places, prepend=-1) - 1
@@ -110,5 +90,45 @@ def _split(values: Values) -> tuple[np.ndarray, np.ndarray]:
     return np.append(runs, [last] if last else []).astype(np.int64), nonzero_codes(values[places])
 
 
-def _best(symbols: np.ndarray) -> int:
+def best_k(symbols: Int64Array) -> int:
+    """log2 of the divisor with which they take the least bits."""
     return rice_bits(symbols, np.ones_like(symbols))[0]
+
+
+def put_pairs(out: BitWriter, runs: Int64Array, codes: Int64Array, k_run: int, k_code: int) -> None:
+    """Append runs and codes in turn; there may be one run more."""
+    pairs = np.zeros((runs.size, 2, 2), np.int64)  # [pair, run or non-zero, unary or rest]
+    lengths = np.zeros_like(pairs)
+    for at, (symbols, k) in enumerate(((runs, k_run), (codes, k_code))):
+        lengths[: symbols.size, at, 0] = symbols >> k
+        lengths[: symbols.size, at, 1] = k + 1
+        pairs[: symbols.size, at, 1] = 1 | (symbols & ((1 << k) - 1)) << 1
+    out.codes(pairs, lengths)
+
+
+def take_pairs(reader: BitReader, n: int, k_run: int, k_code: int, most: int) -> Values:
+    """The `n` weights of what `put_pairs` appended, where no code is above `most`.
+
+    Raises:
+        StreamError: the stream ends before, or a run or a code is too large.
+    """
+    from npusim.schemes.run_kernels import take_runs
+
+    if n > reader.end << k_run:  # more than all bits can say
+        raise reader.truncated()
+    values = np.empty(n, np.int16)
+    status, at = take_runs(reader.words, reader.at, reader.end, k_run, k_code, most, values)
+    reader.at = int(at)
+    if status == -1:
+        raise reader.truncated()
+    if status == -2:
+        raise StreamError("runs and weights must be in range, got a larger code", int(at))
+    return values
+
+
+def pair_symbols(runs: Int64Array, codes: Int64Array, k_run: int, k_code: int) -> Symbols:
+    """A run and a non-zero at a time."""
+    bits, weights = (runs >> k_run) + 1 + k_run, runs.copy()
+    bits[: codes.size] += (codes >> k_code) + 1 + k_code
+    weights[: codes.size] += 1
+    return Symbols.of(bits, weights)

@@ -51,6 +51,11 @@ BY_HAND: list[tuple[str, dict[str, Any], list[int], str]] = [
     ("csr", {}, [], number(0, 32)),
     ("csr", {"row_weights": 4, "index_bits": 2, "bits": 2}, [0, 0, 1, -1], number(0, 32)
      + number(2, 32) + "01 10" + "11 11"),
+    ("dead-zone-gr", {}, [], number(0, 18)),
+    # runs 2, 1 and 3 with k 1; 90 and -91 are 0 and 3 after 89 magnitudes that do not occur
+    ("dead-zone-gr", {}, [0, 0, 90, 0, -91, 0, 0, 0], number(1, 5) + number(0, 5) + number(89, 8)
+     + "010" + "1" + "11" + "0001" + "011"),
+    ("dead-zone-gr", {}, [1, -1, 1, 0], number(31, 5) + number(0, 13) + "01 001 01 1"),
     ("deep-compression", PLAIN, [0, 0, 7], number(1, 32) + number(7, 8) + number(2, 4)),
     ("deep-compression", PLAIN, [0] * 17, number(2, 32) + number(0, 16) + number(15, 4)
      + number(0, 4)),
@@ -144,6 +149,11 @@ BAD: list[tuple[str, dict[str, Any], str, int, str]] = [
     ("mask-gr", {}, "0000 0 001", 1, "padding bits must be 0, got a 1"),
     ("mask-rle-gr", {}, "0000 0000 00001", 3, "runs and weights must be in range, got a larger"),
     ("mask-rle-gr", {}, "0000 0000 00", 3, "must not end before its last weight"),
+    ("dead-zone-gr", {}, number(16, 5) + number(0, 13), 1, "header must hold two divisors and a"),
+    ("dead-zone-gr", {}, number(0, 5) + number(16, 13), 1, "header must hold two divisors and a"),
+    ("dead-zone-gr", {}, number(0, 10) + number(255, 8), 1, "header must hold two divisors and a"),
+    ("dead-zone-gr", {}, number(31, 10) + number(1, 8), 1, "header must hold two divisors and a"),
+    ("dead-zone-gr", {}, number(0, 10) + number(254, 8) + "1" + "00001", 1, "must be in range"),
     ("csr", {"row_weights": 2}, number(1, 64), 2, "row pointers must rise from 0"),
     ("csr", {"row_weights": 2}, number(0, 32) + number(2, 32) + number(1, 16) + number(3, 8)
      + number(1, 16) + number(3, 8), 2, "columns must rise within a row"),
