@@ -287,7 +287,7 @@ def corrected(tensor: Tensor, owner: str) -> npt.NDArray[np.int16]:
     return values.astype(np.int16)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
 class Network:
     """Operations in order of execution and the tensors between them: a directed acyclic graph.
 

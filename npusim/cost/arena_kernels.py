@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from npusim._jit import kernel
+from npusim._jit import kernel, leaf_kernel
 
 _TURN, _ADDRESS, _END, _SUPPORT = 0, 1, 2, 3
 _ROUNDS_MAX = 99_999
@@ -23,7 +23,7 @@ _DRAW_OUTSIDE_PERCENT = 30
 NO_DRAWS_LEFT = -1
 
 
-@kernel
+@leaf_kernel
 def meet(ranges: Any, by_start: Any, near: Any) -> Any:
     """Fill near: those in use when a range begins by number, then the later ones as they begin.
 
@@ -44,7 +44,7 @@ def meet(ranges: Any, by_start: Any, near: Any) -> Any:
         near[i, 0] = count
 
 
-@kernel
+@leaf_kernel
 def put(i: Any, turn: Any, ranges: Any, near: Any, place: Any) -> Any:
     """Place range i at the lowest address where it overlaps none that is near; return its end."""
     address, support = 0, -1
@@ -64,7 +64,7 @@ def put(i: Any, turn: Any, ranges: Any, near: Any, place: Any) -> Any:
     return place[_END, i]
 
 
-@kernel
+@leaf_kernel
 def put_all(order: Any, most: Any, ranges: Any, near: Any, place: Any) -> Any:
     """Place ranges in order until they need more than `most` bytes; return the bytes needed."""
     place[_ADDRESS, :] = -1
@@ -76,7 +76,7 @@ def put_all(order: Any, most: Any, ranges: Any, near: Any, place: Any) -> Any:
     return size
 
 
-@kernel
+@leaf_kernel
 def highest(place: Any) -> Any:
     """The first range that ends at the top."""
     top = 0
@@ -86,7 +86,7 @@ def highest(place: Any) -> Any:
     return top
 
 
-@kernel
+@leaf_kernel
 def mark_stack(i: Any, place: Any, marks: Any) -> Any:
     """Mark the turns of range i and of those it lies on; marks i64 [n], 1: marked."""
     while i >= 0:
@@ -94,7 +94,7 @@ def mark_stack(i: Any, place: Any, marks: Any) -> Any:
         i = place[_SUPPORT, i]
 
 
-@kernel
+@leaf_kernel
 def add_reachable(top: Any, near: Any, place: Any, marks: Any, turns: Any, queue: Any) -> Any:
     """Append to turns i64 [n] those of ranges not marked yet, nearest to `top` first; their number.
 
@@ -122,7 +122,7 @@ def add_reachable(top: Any, near: Any, place: Any, marks: Any, turns: Any, queue
     return count
 
 
-@kernel
+@leaf_kernel
 def swap(order: Any, first: Any, second: Any, turns: Any, count: Any) -> Any:
     """Exchange two turns; equal ones mean the first and the last of turns."""
     if first == second:
@@ -130,7 +130,7 @@ def swap(order: Any, first: Any, second: Any, turns: Any, count: Any) -> Any:
     order[first], order[second] = order[second], order[first]
 
 
-@kernel
+@leaf_kernel
 def reorder(
     stuck: Any, ranges: Any, near: Any, place: Any, order: Any, work: Any, draws: Any
 ) -> Any:

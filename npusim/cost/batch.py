@@ -50,7 +50,8 @@ class Batch:
     """Programs as arrays, one behind the other.
 
     Attributes:
-        ops: what operations are, int64 [n_ops, entries_kernels.OP_COLUMNS].
+        ops: what operations are, int64 [n, entries_kernels.OP_COLUMNS].
+        rows: line of `ops` of each operation, int64 [n_ops].
         links: how they depend on others of their program, int64 [n_ops, LINK_COLUMNS].
         table: their maps, and where each program begins.
         formats: of every map, int8 [n_maps].
@@ -58,6 +59,7 @@ class Batch:
     """
 
     ops: Int64Array
+    rows: Int64Array
     links: Int64Array
     table: MemoryTable
     formats: npt.NDArray[np.int8]
@@ -80,8 +82,10 @@ class Batch:
         programs = [lower(one) if isinstance(one, Network) else one for one in networks]
         parts = [program_arrays(one, statistics) for one in programs]
         ops, links, tables, formats, others = zip(*parts, strict=True)
+        lines = np.concatenate(ops)
         return cls(
-            np.concatenate(ops),
+            lines,
+            np.arange(len(lines)),
             np.concatenate(links),
             joined(tables),
             np.concatenate(formats),
@@ -101,7 +105,7 @@ class Batch:
         deep = np.isin(ops[:, col.UNIT], (col.CONVOLUTION, col.PRODUCT, col.REDUCE_SUM))
         sums *= np.where(deep, ops[:, col.IFM_DEPTH], 1)
         sums[~np.isin(ops[:, col.UNIT], _MAC_UNITS)] = 0
-        total = np.concatenate([[0], np.cumsum(sums)])
+        total = np.concatenate([[0], np.cumsum(sums[self.rows])])
         macs: Int64Array = np.diff(total[self.table.starts[:, 2]])
         return macs
 
@@ -185,7 +189,7 @@ class BatchEstimator:
         """
         if self._tables is None or self._known.is_full:
             self._known = Known()
-        index = self._known.find(batch.ops)
+        index = self._known.find(batch.ops)[batch.rows]
         listed = self._known.list(batch, index, sram=self.sram)
         return BatchEntries(self._known, index, listed, batch.macs)
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from npusim._once import once_per_object
 from npusim.cost import columns as col
 from npusim.cost.buffering import moves_data
 from npusim.cost.flash import (
@@ -19,10 +20,9 @@ from npusim.cost.flash import (
     scales_of,
     weight_values,
 )
-from npusim.cost.formats import map_formats
 from npusim.cost.memory_table import MemoryTable, memory_table
 from npusim.cost.program import NpuOp, Program
-from npusim.cost.rows import row
+from npusim.cost.rows import program_rows
 from npusim.cost.weight_sizes import Statistics, op_statistics
 from npusim.errors import ConfigError
 
@@ -31,37 +31,52 @@ Int64Array = npt.NDArray[np.int64]
 _SLICED_DEPTH_MAX: Final = 1 << 16
 
 
-def op_columns(
-    program: Program, formats: Iterable[int], statistics: Sequence[tuple[float, float]]
-) -> Int64Array:
-    """Operations of one program as the kernels take them, int64 [n_ops, OP_COLUMNS]."""
+def op_columns(program: Program, statistics: Sequence[tuple[float, float]]) -> Int64Array:
+    """Operations of one program as the kernels take them, int64 [n_ops, OP_COLUMNS].
+
+    Raises:
+        ConfigError: weights of more than 65536 channels.
+    """
     from npusim.cost import entries_kernels as kernels
 
-    chosen = [int(value) for value in formats]
     ops = np.zeros((len(program.ops), kernels.OP_COLUMNS), np.int64)
+    _, ops[:, : col.ROW_COLUMNS] = program_rows(program)
+    ops[:, col.ROW_COLUMNS : kernels.STATISTICS] = np.array(_flags(program), np.int64).reshape(
+        -1, kernels.STATISTICS - col.ROW_COLUMNS
+    )
+    known = np.array(statistics, np.float64).reshape(-1, 2)
+    ops[:, kernels.STATISTICS :] = known.view(np.int64)
+    wide = (ops[:, kernels.HAS_WEIGHTS] > 0) & (ops[:, col.OFM_DEPTH] > _SLICED_DEPTH_MAX)
+    if wide.any():
+        index = int(wide.argmax())
+        raise ConfigError(
+            f"channels of {program.ops[index].name!r} must be at most {_SLICED_DEPTH_MAX} in a "
+            f"batch, got {ops[index, col.OFM_DEPTH]}"
+        )
+    return ops
+
+
+def _flags(program: Program) -> list[tuple[int, ...]]:
+    """What `entries_kernels` wants to know of operations beside their rows."""
     maps = program.maps
     producer: dict[int, NpuOp] = {}
     for op in program.ops:
         if op.on_npu:
             producer.setdefault(op.ofm.map, op)
-    for index, op in enumerate(program.ops):
-        line = ops[index]
-        line[: col.ROW_COLUMNS] = row(op, maps, chosen)
-        line[kernels.HAS_WEIGHTS] = op.weights is not None
-        cuts = op.unit in ("convolution", "depthwise", "product")
-        line[kernels.CAN_SLICE] = cuts and not op.transposed
+    found: list[tuple[int, ...]] = []
+    for op in program.ops:
         made_by = producer.get(op.ifm.map)
-        line[kernels.CAN_STAGE_IFM] = made_by is not None and not moves_data(made_by)
-        line[kernels.IFM_IS_CONSTANT] = maps[op.ifm.map].is_constant
-        line[kernels.IFM2_IS_CONSTANT] = maps[(op.ifm2 or op.ifm).map].is_constant
-        line[kernels.TABLE_BYTES] = op.table_bytes if op.kind == "activation" else 0
-        line[kernels.STATISTICS :] = np.array(statistics[index], np.float64).view(np.int64)
-        if op.weights is not None and line[col.OFM_DEPTH] > _SLICED_DEPTH_MAX:
-            raise ConfigError(
-                f"channels of {op.name!r} must be at most {_SLICED_DEPTH_MAX} in a batch, got "
-                f"{line[col.OFM_DEPTH]}"
+        found.append(
+            (
+                op.weights is not None,
+                op.unit in ("convolution", "depthwise", "product") and not op.transposed,
+                made_by is not None and not moves_data(made_by),
+                maps[op.ifm.map].is_constant,
+                maps[(op.ifm2 or op.ifm).map].is_constant,
+                op.table_bytes if op.kind == "activation" else 0,
             )
-    return ops
+        )
+    return found
 
 
 def program_arrays(
@@ -73,15 +88,15 @@ def program_arrays(
         ConfigError: weights of more than 65536 channels.
         UnknownNameError: the statistics are those of other operations.
     """
-    table = memory_table(program)
-    formats = map_formats(table)
+    table, (formats, _) = memory_table(program), program_rows(program)
     known = [
         (0.0, 0.0) if op.weights is None else op_statistics(op, statistics) for op in program.ops
     ]
-    ops = op_columns(program, formats, known)
+    ops = op_columns(program, known)
     return ops, op_links(program), table, formats, other_bytes(program)
 
 
+@once_per_object
 def op_links(program: Program) -> Int64Array:
     """How operations depend on others of their program, int64 [n_ops, LINK_COLUMNS]."""
     from npusim.cost import lookup_kernels as kernels
@@ -115,6 +130,7 @@ def op_links(program: Program) -> Int64Array:
     return links
 
 
+@once_per_object
 def other_bytes(program: Program) -> int:
     """Bytes in flash that no weights take."""
     nothing = EncodedWeights(0, (0, 1), 1)

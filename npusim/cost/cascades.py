@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim.cost import columns as col
-from npusim.cost.buffering import Buffering, Form, Usage, WeightPlan, Weights
+from npusim.cost.buffering import Buffering, Usage
+from npusim.cost.forms import Form, WeightPlan, Weights
 from npusim.cost.liveness import QUANTUM_BYTES, LiveRanges, map_bytes
 from npusim.cost.memory_table import MemoryTable
 from npusim.cost.program import NpuOp, Program, View

@@ -64,15 +64,17 @@ def same(first: Any, second: Any, n_columns: Any) -> Any:
 
 @leaf_kernel
 def find_entries(ops: Any, known: Any, n: Any, slots: Any, found: Any) -> Any:
-    """Fill found i64 [n_ops] with each operation's line in known; return how many that has.
+    """Fill found i64 [n_ops] with the line of each of ops in known; return how many that has.
 
-    known i64 [n_max, OP_COLUMNS] gets what is new behind its first n lines; slots i64, of a power
-    of two larger than n_max, is its index: -1 where nothing is.
+    ops i64 [n_ops, n_columns] may be lines of any kind; known i64 [n_max, n_columns] gets what is
+    new behind its first n lines; slots i64, of a power of two larger than n_max, is its index: -1
+    where nothing is.
     """
+    n_columns = ops.shape[1]
     mask = np.uint64(slots.size - 1)
     for i in range(ops.shape[0]):
-        at = mixed(ops[i], OP_COLUMNS) & mask
-        while slots[at] != FREE and not same(known[slots[at]], ops[i], OP_COLUMNS):
+        at = mixed(ops[i], n_columns) & mask
+        while slots[at] != FREE and not same(known[slots[at]], ops[i], n_columns):
             at = (at + np.uint64(1)) & mask
         if slots[at] == FREE:
             put(ops[i], known[n])

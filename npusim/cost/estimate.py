@@ -11,14 +11,16 @@ compiler prints, which is an estimate itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import numpy as np
 
 from npusim import schemes
 from npusim._arguments import choice, integer
+from npusim._once import once_per_object
 from npusim.cost import columns as col
 from npusim.cost.arena import Arena
 from npusim.cost.blocks import BlockConfig
@@ -27,10 +29,10 @@ from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items, weight_v
 from npusim.cost.liveness import LiveRanges
 from npusim.cost.lowering import program as lower
 from npusim.cost.program import NpuOp, Program
-from npusim.cost.result import Cost, MapMemory, OpCost, Traffic, memory_role
+from npusim.cost.result import Cost, Lazy, MapMemory, OpCost, Traffic, memory_role
 from npusim.cost.schedule import Schedule, Scheduler
 from npusim.cost.scheme_weights import SchemeWeights
-from npusim.cost.weight_sizes import ExactSizes, WeightSizes
+from npusim.cost.weight_sizes import WeightSizes, exact_sizes
 from npusim.errors import ConfigError
 from npusim.formats.vela_stream import is_compiled
 from npusim.hardware import (
@@ -111,7 +113,7 @@ def estimate(
     target = npu if isinstance(npu, Machine) else machine(npu, system_config, memory_mode)
     program = network if isinstance(network, Program) else lower(network)
     choice("optimise", optimise, OPTIMISATIONS)
-    sizes, decoding = _coding(target.npu, weights, decoder, scheme)
+    sizes, decoding = _coding(program, target.npu, weights, decoder, scheme)
     if arena_limit_bytes is not None:
         integer("arena_limit_bytes", arena_limit_bytes, 1, _CYCLES_MAX)
     else:
@@ -122,6 +124,7 @@ def estimate(
 
 
 def _coding(
+    program: Program,
     npu: NpuConfig,
     weights: WeightSizes | None,
     decoder: str | Decoder | None,
@@ -142,7 +145,7 @@ def _coding(
         if decoder == "stream":
             raise ConfigError(f"decoder 'stream' must not go with scheme {weights.scheme.name!r}")
         return weights, None if decoder == "compiler" else weights
-    sizes = ExactSizes(npu) if weights is None else weights
+    sizes = exact_sizes(program, npu) if weights is None else weights
     if decoder != "stream":
         return sizes, None
     encoder = getattr(sizes, "encoder", None)
@@ -174,10 +177,9 @@ def cost_of(
 ) -> Cost:
     """The cost of a program whose schedule is known; the other arguments as in `estimate`."""
     program, target = schedule.program, schedule.target
-    usage = _bytes_in_use(schedule)
-    ops = tuple(
-        _op_cost(schedule, index, cpu_cycles, n_bytes) for index, n_bytes in enumerate(usage)
-    )
+    on_cpu = {
+        index: _cpu_cost(op, cpu_cycles) for index, op in enumerate(program.ops) if not op.on_npu
+    }
     flash = _flash_bytes(schedule)
     held = _held_bytes(schedule, flash)
     streams = {
@@ -185,7 +187,6 @@ def cost_of(
         for values, plan in zip(weight_values(program), schedule.form.plans, strict=True)
         if values is not None
     }
-    n_cpu_ops = sum(not op.on_npu for op in program.ops)
     overflows = _overflows(schedule, held)
     return Cost(
         model=program.name,
@@ -193,21 +194,21 @@ def cost_of(
         system_config=target.system.name,
         memory_mode=target.mode.name,
         clock_hz=target.clock_hz,
-        ops=ops,
-        total_cycles=sum(op.cycles for op in ops),
-        npu_cycles=sum(op.npu_cycles for op in ops),
-        macs=sum(op.macs for op in ops),
+        ops=Lazy(len(program.ops), partial(_op_costs, schedule, on_cpu)),
+        total_cycles=int(schedule.total_cycles.sum()) + sum(on_cpu.values()),
+        npu_cycles=int(np.delete(schedule.npu_cycles, list(on_cpu)).sum()),
+        macs=_macs(program),
         sram_peak_bytes=held["sram"],
         dram_peak_bytes=held.get("dram", 0),
         flash_bytes=flash,
         weights_encoded_bytes=sum(streams.values()),
-        arena=_stretches(schedule.program, schedule.ranges, schedule.arena),
-        spilled=_stretches(schedule.program, schedule.spilled_ranges, schedule.spilled_arena),
+        arena=_stretches(program, schedule.ranges, schedule.arena),
+        spilled=_stretches(program, schedule.spilled_ranges, schedule.spilled_arena),
         arena_limit_bytes=arena_limit_bytes,
-        n_cpu_ops=n_cpu_ops,
+        n_cpu_ops=len(on_cpu),
         decoder=schedule.decoder,
         too_small=tuple(overflows),
-        notes=(*_notes(schedule, n_cpu_ops, cpu_cycles), *overflows.values()),
+        notes=(*_notes(schedule, len(on_cpu), cpu_cycles), *overflows.values()),
     )
 
 
@@ -218,9 +219,18 @@ def _bytes_in_use(schedule: Schedule) -> list[int]:
     return in_use
 
 
-def _op_cost(
-    schedule: Schedule, index: int, cpu_cycles: CpuCycles | None, sram_bytes: int
-) -> OpCost:
+@once_per_object
+def _macs(program: Program) -> int:
+    return sum(op.macs for op in program.ops)
+
+
+def _op_costs(schedule: Schedule, on_cpu: Mapping[int, int]) -> Iterator[OpCost]:
+    """Operation by operation; on_cpu: cycles of those that the CPU executes, by index."""
+    for index, n_bytes in enumerate(_bytes_in_use(schedule)):
+        yield _op_cost(schedule, index, on_cpu.get(index, 0), n_bytes)
+
+
+def _op_cost(schedule: Schedule, index: int, cpu_cycles: int, sram_bytes: int) -> OpCost:
     op, plan = schedule.program.ops[index], schedule.form.plans[index]
     cycles, block = schedule.cycles.cycles[index], schedule.form.blocks[index, : col.BLOCK_COLUMNS]
     n_weight_bytes, n_scale_bytes = plan.n_bytes.sum(axis=0).tolist()
@@ -228,7 +238,7 @@ def _op_cost(
         name=op.name,
         op=op.kind,
         source=op.name if op.source is None else op.source.name,
-        cycles=int(schedule.total_cycles[index]) if op.on_npu else _cpu_cost(op, cpu_cycles),
+        cycles=int(schedule.total_cycles[index]) if op.on_npu else cpu_cycles,
         npu_cycles=int(schedule.npu_cycles[index]) if op.on_npu else 0,
         macs=op.macs,
         bound=_bound(schedule, index),
@@ -346,8 +356,12 @@ def _flash_bytes(schedule: Schedule) -> int:
     return flash_bytes(flash_items(schedule.program, encoded, schedule.target.npu.n_cores))
 
 
-def _stretches(program: Program, ranges: LiveRanges, arena: Arena) -> tuple[MapMemory, ...]:
+def _stretches(program: Program, ranges: LiveRanges, arena: Arena) -> Sequence[MapMemory]:
     """What is in a memory, in the order of its ranges."""
+    return Lazy(len(ranges.start), lambda: _all_stretches(program, ranges, arena))
+
+
+def _all_stretches(program: Program, ranges: LiveRanges, arena: Arena) -> tuple[MapMemory, ...]:
     names: dict[int, str] = {}
     for index, one in enumerate(ranges.of_map.tolist()):
         if one >= 0:

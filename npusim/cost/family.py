@@ -51,7 +51,8 @@ _MAP_DEPTH = MAP_COLUMNS.index("depth")
 _DEPTH_COLUMNS: Final = (col.IFM_DEPTH, col.IFM2_DEPTH, col.OFM_DEPTH)
 _FORMAT_COLUMNS: Final = (col.IFM_FORMAT, col.IFM2_FORMAT, col.OFM_FORMAT)
 _BRICK_DEPTH: Final = 16
-_CHUNK: Final = 256
+_FORMATS_KEY, _CHOICE_KEY, _KEY_COLUMNS = 3, 6, 7
+"""Of what tells an operation of one network from that of another: depths, formats, statistics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Form:
     def scaled(self, factor: int, divisor: int) -> Form | None:
         """So many times as deep; None where that is no sum of whole widths."""
         numbers = [self.constant, *(n for _, n in self.times)]
-        if any(factor * n % divisor for n in numbers):
+        if not divisor or any(factor * n % divisor for n in numbers):
             return None
         constant, *times = (factor * n // divisor for n in numbers)
         return Form(constant, tuple((w, n) for (w, _), n in zip(self.times, times, strict=True)))
@@ -120,7 +121,7 @@ class Family:
         self.weighted = [program.ops[i].name for i in self._weighted]
         self._table = memory_table(program)
         made = [MADE if op.weights and op.weights.is_made else (0.0, 0.0) for op in program.ops]
-        self._ops = op_columns(program, map_formats(self._table), made)
+        self._ops = op_columns(program, made)
         self._links, self._other_bytes = op_links(program), other_bytes(program)
         self._maps = [depths.of_map(i) for i in range(len(program.maps))]
         self._operands = [_operands(op, depths) for op in program.ops]
@@ -151,12 +152,17 @@ class Family:
         table = self._memory(given)
         formats = map_formats(table)
         by_network = formats.reshape(len(given), -1)
-        ops = np.empty((len(given), *self._ops.shape), np.int64)
-        for first in range(0, len(given), _CHUNK):  # as many as fit a cache
-            part = slice(first, first + _CHUNK)
-            ops[part] = self._columns(given[part], by_network[part], statistics, chosen[part])
+        ops: list[Int64Array] = []
+        rows = np.empty((len(given), len(self.program.ops)), np.int64)
+        n_rows = 0
+        for index in range(len(self.program.ops)):
+            lines, which = self._columns(index, given, by_network, statistics, chosen)
+            rows[:, index] = which + n_rows
+            ops.append(lines)
+            n_rows += len(lines)
         return Batch(
-            ops.reshape(-1, self._ops.shape[1]),
+            np.concatenate([self._ops[:0], *ops]),
+            rows.reshape(-1),
             np.tile(self._links, (len(given), 1)),
             table,
             formats,
@@ -216,46 +222,66 @@ class Family:
 
     def _columns(
         self,
+        index: int,
         widths: Int64Array,
         formats: npt.NDArray[np.int8],
         statistics: Sequence[WeightStatistics],
         choices: Int64Array,
-    ) -> Int64Array:
-        """The operations of networks of these widths, int64 [n_networks, n_ops, OP_COLUMNS]."""
-        ops = np.tile(self._ops, (len(widths), 1, 1))
-        for index, op in enumerate(self.program.ops):
-            lines = ops[:, index]
-            for column, form in zip(_DEPTH_COLUMNS, self._operands[index], strict=True):
-                if form.times:
-                    lines[:, column] = form.depths(widths)
-            ifm2 = op.ifm2 or op.ifm
-            for column, view in zip(_FORMAT_COLUMNS, (op.ifm, ifm2, op.ofm), strict=True):
-                lines[:, column] = formats[:, view.map]
-            if self._chooses_traversal[index]:
-                lines[:, col.TRAVERSAL] = best_traversals(lines)
-        self._fill_statistics(ops, statistics, choices)
-        return ops
+    ) -> tuple[Int64Array, Int64Array]:
+        """What one operation is in networks of these widths: those that differ, int64 [n,
+        OP_COLUMNS], and which of them it is in each, int64 [n_networks]."""
+        op = self.program.ops[index]
+        keys = np.zeros((len(widths), _KEY_COLUMNS), np.int64)
+        for column, form in enumerate(self._operands[index]):
+            keys[:, column] = form.depths(widths)
+        for column, view in enumerate((op.ifm, op.ifm2 or op.ifm, op.ofm)):
+            keys[:, _FORMATS_KEY + column] = formats[:, view.map]
+        if index in self._weighted:
+            keys[:, _CHOICE_KEY] = choices[:, self._weighted.index(index)]
+        different, which = _different(keys)
+        lines = np.tile(self._ops[index], (len(different), 1))
+        for column, form in zip(_DEPTH_COLUMNS, self._operands[index], strict=True):
+            if form.times:
+                lines[:, column] = different[:, _DEPTH_COLUMNS.index(column)]
+        lines[:, _FORMAT_COLUMNS] = different[:, _FORMATS_KEY:_CHOICE_KEY]
+        if self._chooses_traversal[index]:
+            lines[:, col.TRAVERSAL] = best_traversals(lines)
+        if index in self._weighted:
+            self._fill_statistics(op, lines, statistics, different[:, _CHOICE_KEY])
+        return lines, which
 
     def _fill_statistics(
-        self, ops: Int64Array, statistics: Sequence[WeightStatistics], choices: Int64Array
+        self,
+        op: NpuOp,
+        lines: Int64Array,
+        statistics: Sequence[WeightStatistics],
+        choices: Int64Array,
     ) -> None:
         """Write entropies and parts of zeros to the last columns."""
         from npusim.cost.entries_kernels import STATISTICS
 
-        for column, index in enumerate(self._weighted):
-            source = self.program.ops[index].weights
-            assert source is not None
-            rows = ops[:, index]
-            depth = rows[:, col.IFM_DEPTH] if source.shape[3] > 1 else np.ones(len(rows), np.int64)
-            keys = depth * len(statistics) + choices[:, column]
-            different, which = np.unique(keys, return_inverse=True)
-            area = source.shape[1] * source.shape[2]
-            known = [
-                statistics[key % len(statistics)].expected(area * (key // len(statistics)))
-                for key in different.tolist()
-            ]
-            bits = np.array(known, np.float64).reshape(-1, 2).view(np.int64)
-            rows[:, STATISTICS:] = bits[which]
+        source = op.weights
+        assert source is not None
+        depths = lines[:, col.IFM_DEPTH] if source.shape[3] > 1 else np.ones(len(lines), np.int64)
+        area = source.shape[1] * source.shape[2]
+        expected: dict[tuple[int, int], tuple[float, float]] = {}
+        for key in zip(choices.tolist(), depths.tolist(), strict=True):
+            if key not in expected:
+                expected[key] = statistics[key[0]].expected(area * key[1])
+        known = [expected[key] for key in zip(choices.tolist(), depths.tolist(), strict=True)]
+        lines[:, STATISTICS:] = np.array(known, np.float64).reshape(-1, 2).view(np.int64)
+
+
+def _different(keys: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Lines that differ, each once, and which of them each of keys int64 [n, n_columns] is."""
+    from npusim.cost.entries_kernels import find_entries
+
+    if (keys == keys[:1]).all():
+        return keys[:1], np.zeros(len(keys), np.int64)
+    known, which = np.empty_like(keys), np.empty(len(keys), np.int64)
+    slots = np.full(4 << len(keys).bit_length(), -1, np.int64)
+    n = find_entries(keys, known, 0, slots, which)
+    return known[:n], which
 
 
 @dataclass(frozen=True, slots=True)

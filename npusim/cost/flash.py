@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from npusim._arguments import integer
+from npusim._once import once_per_object
 from npusim.cost.program import NpuOp, Program, WeightSource
 from npusim.errors import ConfigError
 from npusim.npu import N_CORES_MAX
@@ -116,7 +117,7 @@ def flash_items(
     if len(encoded) != len(program.ops):
         raise ConfigError(f"encoded must have {len(program.ops)} rows, got {len(encoded)}")
     sizes: dict[tuple[Hashable, ...], tuple[str, str, int]] = {}
-    values = weight_values(program)
+    values, made_from = weight_values(program), _all_scales(program)
     scales: dict[Hashable, Hashable] = {}
     for number, (op, streams) in enumerate(zip(program.ops, encoded, strict=True)):
         if (op.weights is None) != (streams is None):
@@ -127,9 +128,9 @@ def flash_items(
             n_bytes = streams.scale_bytes(n_cores)
             if ("weights", key) not in sizes:
                 sizes["weights", key] = (op.name, "weights", streams.n_bytes + n_bytes)
-                scales[key] = scales_of(op)
-            elif scales[key] != scales_of(op):
-                block = ("scales", key, scales_of(op), _bias(op))
+                scales[key] = made_from[number]
+            elif scales[key] != made_from[number]:
+                block = ("scales", key, made_from[number], _bias(op))
                 sizes.setdefault(block, (op.name, "scales", n_bytes))
         if op.table_bytes:
             content = number if op.table_content is None else op.table_content
@@ -156,6 +157,7 @@ def flash_bytes(items: Sequence[FlashItem]) -> int:
     return sum(item.n_bytes for item in items)
 
 
+@once_per_object
 def weight_values(program: Program) -> list[Hashable]:
     """What tells the weights of each operation from others': the key of the first that has these
     values in this order; None for operations without.
@@ -217,6 +219,11 @@ def scales_of(op: NpuOp) -> Hashable:
         tensor and tensor.quantization and tuple(tensor.quantization.scales.tolist())
         for tensor in tensors
     )
+
+
+@once_per_object
+def _all_scales(program: Program) -> list[Hashable]:
+    return [None if op.weights is None else scales_of(op) for op in program.ops]
 
 
 def _bias(op: NpuOp) -> Hashable:

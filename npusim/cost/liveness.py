@@ -48,6 +48,12 @@ class LiveRanges:
     op_time: Int64Array
     n_steps: int
 
+    def emptied(self) -> LiveRanges:
+        """The same program in a memory in which it has nothing."""
+        none, nowhere = np.empty(0, np.int64), -np.ones_like(self.of_map)
+        buffers = -np.ones_like(self.of_buffer)
+        return LiveRanges(none, none, none, nowhere, buffers, self.op_time, self.n_steps)
+
     @property
     def usage_bytes(self) -> Int64Array:
         """Bytes in use at each time step, shape [n_steps]."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim._arguments import integer_array
+from npusim._once import once_per_object
 from npusim.cost.program import FeatureMap, NpuOp, Program, View
 from npusim.errors import ConfigError
 from npusim.tensor import DTYPES
@@ -106,6 +107,7 @@ class MemoryTable:
         return len(self.starts) - 1
 
 
+@once_per_object
 def memory_table(program: Program) -> MemoryTable:
     """The arrays of one program.
 
@@ -178,7 +180,6 @@ def needs_nhwc(program: Program, op: NpuOp, view: View, role: int) -> bool:
         return True
     if op.kind == "reverse" and role == WRITES:
         return True
-    bits = [program.maps[one.map].bits for one in (op.ifm, op.ofm)]
     if op.kind in ("copy", "reverse"):
-        return max(bits) == 32
-    return op.kind == "reduce_sum" and role == READS and bits[0] == 32
+        return 32 in (program.maps[op.ifm.map].bits, program.maps[op.ofm.map].bits)
+    return op.kind == "reduce_sum" and role == READS and program.maps[op.ifm.map].bits == 32

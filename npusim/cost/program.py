@@ -212,7 +212,7 @@ class NpuOp:
         return n_sums * (1 if self.unit in ("depthwise", "pooling") else self.ifm.part[3])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Program:
     """What the NPU and the CPU execute for one inference.
 

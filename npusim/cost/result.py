@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 
 from npusim.cost.blocks import BlockConfig
 from npusim.schemes.decoder import Decoder
@@ -19,6 +19,61 @@ it takes no time."""
 
 TRAFFIC: Final = ("feature_maps", "weights", "scales", "tables")
 """What is moved between the NPU and a memory."""
+
+
+_Item = TypeVar("_Item")
+
+
+class Lazy(Sequence[_Item]):
+    """A tuple whose items are made when one is asked for: who wants totals does not wait for them.
+
+    Args:
+        n_items: their number.
+        make: makes them all.
+
+    >>> squares = Lazy(3, lambda: (i * i for i in range(3)))
+    >>> len(squares), squares[-1], squares == (0, 1, 4)
+    (3, 4, True)
+    """
+
+    __slots__ = ("_items", "_make", "_n_items")
+
+    def __init__(self, n_items: int, make: Callable[[], Iterable[_Item]]):
+        self._n_items = n_items
+        self._make: Callable[[], Iterable[_Item]] | None = make
+        self._items: tuple[_Item, ...] = ()
+
+    def _made(self) -> tuple[_Item, ...]:
+        if self._make is not None:
+            self._items, self._make = tuple(self._make()), None
+        return self._items
+
+    def __len__(self) -> int:
+        return self._n_items
+
+    @overload
+    def __getitem__(self, index: int) -> _Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[_Item, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> _Item | tuple[_Item, ...]:
+        return self._made()[index]
+
+    def __iter__(self) -> Iterator[_Item]:
+        return iter(self._made())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (tuple, Lazy)) and self._made() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._made())
+
+    def __repr__(self) -> str:
+        return repr(self._made())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (self._made(),)
 
 
 def memory_role(name: str) -> str:
@@ -202,7 +257,7 @@ class Cost:
     system_config: str
     memory_mode: str
     clock_hz: float
-    ops: tuple[OpCost, ...]
+    ops: Sequence[OpCost]
     total_cycles: int
     npu_cycles: int
     macs: int
@@ -210,8 +265,8 @@ class Cost:
     dram_peak_bytes: int
     flash_bytes: int
     weights_encoded_bytes: int
-    arena: tuple[MapMemory, ...] = ()
-    spilled: tuple[MapMemory, ...] = ()
+    arena: Sequence[MapMemory] = ()
+    spilled: Sequence[MapMemory] = ()
     arena_limit_bytes: int | None = None
     n_cpu_ops: int = 0
     decoder: str = "compiler"

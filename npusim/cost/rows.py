@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim._arguments import integer, integer_array
+from npusim._once import once_per_object
 from npusim.cost import columns as col
-from npusim.cost.formats import FORMATS
-from npusim.cost.program import FeatureMap, NpuOp, View
+from npusim.cost.formats import FORMATS, map_formats
+from npusim.cost.program import FeatureMap, NpuOp, Program, View
 from npusim.errors import ConfigError, UnknownNameError
 from npusim.npu import NpuConfig
 from npusim.weights.reorder import TRAVERSALS
@@ -80,6 +81,7 @@ _SUMMING: Final = (
     *(col.MATMUL, col.TRANSPOSE),
 )
 _NO_MAP: Final = (0, 0, 0)
+_UNIT_NUMBERS: Final = {name: number for number, name in enumerate(UNIT_NAMES)}
 
 
 def row(op: NpuOp, maps: Sequence[FeatureMap], formats: Sequence[int]) -> Int64Array:
@@ -95,6 +97,21 @@ def row(op: NpuOp, maps: Sequence[FeatureMap], formats: Sequence[int]) -> Int64A
 
     Source: [VELA] regor 5.2.0, for accumulators and output rates.
     """
+    return np.array(row_values(op, maps, formats), np.int64)
+
+
+@once_per_object
+def program_rows(program: Program) -> tuple[npt.NDArray[np.int8], Int64Array]:
+    """The formats of a program's maps, int8 [n_maps], and the rows of its operations, int64
+    [n_ops, columns.ROW_COLUMNS]."""
+    formats = map_formats(program)
+    chosen = formats.tolist()
+    rows = [row_values(op, program.maps, chosen) for op in program.ops]
+    return formats, np.array(rows, np.int64).reshape(-1, col.ROW_COLUMNS)
+
+
+def row_values(op: NpuOp, maps: Sequence[FeatureMap], formats: Sequence[int]) -> tuple[int, ...]:
+    """The numbers of `row`."""
     ifm_bits, ofm_bits = maps[op.ifm.map].bits, maps[op.ofm.map].bits
     if not op.on_npu:  # the CPU knows more types than the NPU, and nothing here depends on them
         ifm_bits = ofm_bits = 8
@@ -103,8 +120,8 @@ def row(op: NpuOp, maps: Sequence[FeatureMap], formats: Sequence[int]) -> Int64A
     acc_bits = 40 if wide else 32
     traversal = "depth-first" if op.weights is None else op.weights.traversal
     ifm2 = op.ifm2
-    values = (
-        *(UNIT_NAMES.index(unit), TRAVERSALS.index(traversal)),
+    return (
+        *(_UNIT_NUMBERS[unit], TRAVERSALS.index(traversal)),
         *_extents(op.ifm),
         *(_NO_MAP if ifm2 is None else _extents(ifm2)),
         *_extents(op.ofm),
@@ -114,7 +131,6 @@ def row(op: NpuOp, maps: Sequence[FeatureMap], formats: Sequence[int]) -> Int64A
         *(formats[op.ifm.map], formats[(ifm2 or op.ifm).map], formats[op.ofm.map]),
         *(op.has_scales, 0, 0, 0),
     )
-    return np.array(values, np.int64)
 
 
 def table(n_ops: int, **values: npt.ArrayLike) -> Int64Array:

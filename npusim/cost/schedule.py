@@ -21,16 +21,16 @@ import numpy as np
 from npusim.cost import columns as col
 from npusim.cost.arena import Arena, allocate
 from npusim.cost.blocks import find_blocks
-from npusim.cost.buffering import UNLIMITED_BYTES, Arrays, Buffering, Form, WeightPlan, Weights
+from npusim.cost.buffering import Buffering
 from npusim.cost.cascades import ArenaFitter, input_rows, primary_input
 from npusim.cost.cycles import OpCycles, op_cycles
 from npusim.cost.decoder import WeightDecoder
 from npusim.cost.flash import weight_values
-from npusim.cost.formats import map_formats
+from npusim.cost.forms import UNLIMITED_BYTES, Arrays, Form, WeightPlan, Weights
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
 from npusim.cost.memory_table import MemoryTable, memory_table
 from npusim.cost.program import Program
-from npusim.cost.rows import Int64Array, memory_array, npu_array, rate_array, row
+from npusim.cost.rows import Int64Array, memory_array, npu_array, program_rows, rate_array
 from npusim.cost.staging import BoolArray, Stager, StagingFitter, rolling_maps, table_within
 from npusim.cost.weight_sizes import WeightSizes
 from npusim.hardware import Machine
@@ -133,10 +133,7 @@ class Scheduler:
         self.roles = MemoryRoles.of(target)
         self.values = weight_values(program)
         self.table: MemoryTable = memory_table(program)
-        self.formats = map_formats(self.table)
-        formats = [int(value) for value in self.formats]
-        rows = [row(op, program.maps, formats) for op in program.ops]
-        self.rows = np.array(rows, np.int64).reshape(-1, col.ROW_COLUMNS)
+        self.formats, self.rows = program_rows(program)
         memories = memory_array(self.roles.memories)
         self.arrays: Arrays = (npu_array(target.npu), rate_array(target.npu), memories)
         places = self._places(np.zeros(len(program.maps), bool))
@@ -174,18 +171,11 @@ class Scheduler:
 
     def form(self, stripes: Int64Array) -> Form:
         """The form in which every operation computes so many rows at a time, unbuffered."""
-        n_ops = len(self.program.ops)
-        blocks = find_blocks(striped_rows(self.rows, stripes), self.target.npu)
-        plans = [self.weights.unbuffered(index, blocks[index]) for index in range(n_ops)]
-        zeros = np.zeros(n_ops, np.int64)
-        form = Form(stripes.copy(), blocks, plans, zeros, zeros.copy(), self._no_runs())
-        for index, op in enumerate(self.program.ops):
-            if op.on_npu:
-                plan = plans[index]
-                form.runs[index] = self.weights.run(
-                    *(index, blocks[index], int(stripes[index]), plan.depths, plan.n_bytes)
-                )
-        return form
+        rows = np.ascontiguousarray(stripes)
+        blocks = find_blocks(striped_rows(self.rows, rows), self.target.npu)
+        plans, runs = self.weights.whole(blocks, rows)
+        zeros = np.zeros(len(plans), np.int64)
+        return Form(rows.copy(), blocks, plans, zeros, zeros.copy(), runs)
 
     def live(self, form: Form, staged: BoolArray | None = None) -> LiveRanges:
         """Live ranges of the memory that has a limit: the arena, or the staging memory.
@@ -210,16 +200,15 @@ class Scheduler:
         """
         nowhere = np.zeros(len(self.program.maps), bool)
         ranges = self.live(form, staged)
-        spilled = self._spilled(form, nowhere if staged is None else ~staged)
+        spilled = ranges.emptied()
+        if self.target.spills:
+            spilled = self._spilled(form, nowhere if staged is None else ~staged)
         places = self._places(nowhere if staged is None else staged)
         rows, cycles = self._measure(form, places)
-        npu = np.array(
-            [
-                self._npu_cycles(index, form.plans, int(cycles.cycles[index, col.OP_CYCLES]))
-                for index in range(len(form.plans))
-            ],
-            np.int64,
-        )
+        npu = cycles.cycles[:, col.OP_CYCLES].copy()
+        for index, (op, plan) in enumerate(zip(self.program.ops, form.plans, strict=True)):
+            if op.table_bytes or plan.buffering != "none":
+                npu[index] = self._npu_cycles(index, form.plans, int(npu[index]))
         slowest = cycles.memory_cycles[:, :, col.MEMORY_CYCLES].max(axis=1, initial=0)
         on_npu = np.array([op.on_npu for op in self.program.ops], bool)
         total = np.where(on_npu, np.maximum(npu, slowest), 0)
@@ -231,11 +220,6 @@ class Scheduler:
             allocate(spilled),
             *(cycles, npu, total, "compiler" if self.decoder is None else self.decoder.name),
         )
-
-    def _no_runs(self) -> Int64Array:
-        from npusim.cost.buffering_kernels import N_PERF
-
-        return np.zeros((len(self.program.ops), N_PERF), np.int64)
 
     def _spilled(self, form: Form, outside: BoolArray) -> LiveRanges:
         """Live ranges of the maps outside of the staging memory."""
@@ -255,10 +239,9 @@ class Scheduler:
             np.int64,
         )
         maps[staged] = roles.staging
-        places = np.empty((len(self.program.ops), col.PLACE_COLUMNS), np.int64)
-        for index, op in enumerate(self.program.ops):
-            ifm2 = op.ifm if op.ifm2 is None else op.ifm2
-            places[index, : col.CONSTANT_PLACE] = maps[[op.ifm.map, ifm2.map, op.ofm.map]]
+        operands = [(op.ifm.map, (op.ifm2 or op.ifm).map, op.ofm.map) for op in self.program.ops]
+        places = np.empty((len(operands), col.PLACE_COLUMNS), np.int64)
+        places[:, : col.CONSTANT_PLACE] = maps[np.array(operands, np.int64).reshape(-1, 3)]
         places[:, col.CONSTANT_PLACE] = roles.constants
         places[:, col.BUFFER_PLACE] = roles.staging
         places[:, col.SCRATCH_PLACE] = roles.feature_maps
@@ -298,8 +281,11 @@ class Scheduler:
         rows, places = self.rows.copy(), places.copy()
         copied = np.zeros(len(form.plans), np.int64)
         for index, plan in enumerate(form.plans):
+            if self.program.ops[index].weights is None:
+                places[index, col.BUFFER_PLACE] = -1
+                continue
             rows[index, [col.WEIGHT_BYTES, col.SCALE_BYTES]] = plan.n_bytes.sum(axis=0)
-            if self.decoder is not None and self.program.ops[index].weights is not None:
+            if self.decoder is not None:
                 bits, depth = rows[index, col.IFM_BITS], form.blocks[index, col.OFM_BLOCK_DEPTH]
                 rows[index, col.DECODE_CYCLES] = self.decoder.cycles(
                     self.program.ops[index], int(bits), int(depth), plan.depths

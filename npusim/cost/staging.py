@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim.cost import columns as col
-from npusim.cost.buffering import UNLIMITED_BYTES, Form, Weights
 from npusim.cost.cascades import ArenaFitter, Cascade, Demand, primary_ifm
+from npusim.cost.forms import UNLIMITED_BYTES, Form, Weights
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
 from npusim.cost.memory_table import IS_ELSEWHERE, MemoryTable
 from npusim.cost.program import Program

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from npusim._jit import kernel
+from npusim._jit import leaf_kernel
 
 
-@kernel
+@leaf_kernel
 def move(usage: Any, one: Any, sign: Any) -> None:
     """Add the bytes of a range (start, end, bytes), times sign, to the usage."""
     for time in range(one[0], one[1] + 1):
         usage[time] += sign * one[2]
 
 
-@kernel
+@leaf_kernel
 def peak(usage: Any, one: Any) -> Any:
     """The most in use while a range (start, end, bytes) is alive."""
     most = usage[one[0]]
@@ -26,7 +26,7 @@ def peak(usage: Any, one: Any) -> Any:
     return most
 
 
-@kernel
+@leaf_kernel
 def choose(ranges: Any, worth: Any, limit: Any, least: Any, most: Any, room: Any, kept: Any) -> Any:
     """Write kept i8 [n]: which ranges are worth most together among those that fit the limit i64.
 

@@ -11,8 +11,9 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from npusim._once import once_per_object
 from npusim.cost import columns as col
-from npusim.cost.program import NpuOp
+from npusim.cost.program import NpuOp, Program
 from npusim.errors import ConfigError, UnknownNameError
 from npusim.npu import NpuConfig
 from npusim.weights.expected import TRAINED, WeightStatistics, stream_law
@@ -90,6 +91,17 @@ class ExactSizes:
         for i, start in enumerate(starts):
             sizes[i, 1] = slice_scale_bytes(depths[i + 1] - start, self.npu.n_cores)
         return sizes
+
+
+def exact_sizes(program: Program, npu: NpuConfig) -> ExactSizes:
+    """Those of a program, which are measured once for NPUs that read weights in the same order."""
+    order = (npu.ofm_ublock_depth, npu.ifm_ublock_depth, npu.n_cores)
+    return _sizes_by_order(program).setdefault(order, ExactSizes(npu))
+
+
+@once_per_object
+def _sizes_by_order(program: Program) -> dict[tuple[int, ...], ExactSizes]:
+    return {}
 
 
 def weight_streams(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from random_graphs import KINDS, RandomGraph
 from npusim.cost.batch import Batch
 from npusim.cost.family import Family
 from npusim.cost.lowering import program
-from npusim.cost.program import Program
+from npusim.cost.program import FeatureMap, NpuOp, Program, View
 from npusim.errors import ConfigError
 from npusim.network_builder import NetworkBuilder
 from npusim.tensor import Tensor
@@ -60,7 +61,8 @@ class Net:
 
 
 def assert_same(found: Batch, wanted: Batch) -> None:
-    for name in ("ops", "links", "formats", "other_bytes"):
+    np.testing.assert_array_equal(found.ops[found.rows], wanted.ops[wanted.rows])
+    for name in ("links", "formats", "other_bytes"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
     for name in ("accesses", "maps", "in_place", "starts"):
         values = getattr(wanted.table, name)
@@ -88,7 +90,8 @@ def test_what_is_known_of_weights() -> None:
         names = [op.source.name for op in lowered.ops if op.weights and op.source]
         known = {name: statistics[i] for name, i in zip(names, chosen, strict=True)}
         wanted.append(Batch.of([lowered], known))
-    np.testing.assert_array_equal(found.ops, np.concatenate([one.ops for one in wanted]))
+    ops = [one.ops[one.rows] for one in wanted]
+    np.testing.assert_array_equal(found.ops[found.rows], np.concatenate(ops))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -99,6 +102,17 @@ def test_any_program_is_a_member_of_its_family(seed: int) -> None:
     family = Family(lowered)
     own = np.array(list(family.widths.values()), np.int64)[None]
     assert_same(family.batch(own), Batch.of([lowered]))
+
+
+def test_maps_without_elements_fix_what_they_touch() -> None:
+    shapes = (1, 4, 4, 0), (1, 4, 4, 8), (1, 4, 4, 8)
+    maps = tuple(FeatureMap(name, shape) for name, shape in zip("xyz", shapes, strict=True))
+    x, y, z = (View(index, shape) for index, shape in enumerate(shapes))
+    ops = NpuOp("y", "cpu", replace(x, shape=(1, 4, 4, 2)), y), NpuOp("z", "abs", y, z)
+    lowered = Program("empty", maps, ops)
+    family = Family(lowered)
+    assert family.widths == {}
+    assert_same(family.batch(np.empty((1, 0), np.int64)), Batch.of([lowered]))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from npusim._once import once_per_object
 from npusim.cost.lowering import (
     assembly,
     convolutions,
@@ -74,6 +75,7 @@ _LATE: Final[Mapping[str, _Rule]] = {
 """What happens after convolutions had a chance to take over pads."""
 
 
+@once_per_object
 def program(network: Network) -> Program:
     """The operations that Arm's compiler schedules for a network, and those it leaves to the CPU.
 
