@@ -3,14 +3,22 @@
 
     python benches/cost_model.py [MODEL.tflite ...] [--networks 4096] [--npus 10000] [--no-vela]
 
-For each model, on one core and ethos-u55-128: one query for totals (a batch of one), one for all
-all that `npusim.estimate` tells, and that with reading the file and measuring its weights; networks
-of its family a second, whose widths are 1/4 to 5/4 of the model's in steps of 1/8: cold, with
-nothing known but compiled kernels; again, with blocks and plans known; and from the table, cycles
-and flash alone of operations that are known; machines with other memories a second; and Arm's
-compiler in a process of its own that is kept, on the same model. Without models, those of
-NPUSIM_DATA. The last table is of the same networks and the compiler's figures: what is lost where
-of the weights nothing but bits, or their entropies, is known.
+For each model, on one core and ethos-u55-128, beside the floors that npusim sets itself:
+
+- one query, in ms: `new`, totals of a program of which nothing is known (a batch of one); `totals`,
+  the same once its arrays are known; `query`, what `npusim.estimate` tells of the network, its
+  operations not looked at; `explained`, these too; `from file`, with reading the file and measuring
+  its weights.
+- networks of its family a second, whose widths are 1/4 to 5/4 of the model's in steps of 1/8:
+  `cold`, with nothing known but compiled kernels, from widths to costs; `dense`, arrays at hand,
+  with blocks and plans known from other networks; `table`, from numbers of operations that are
+  known. All with the arena.
+- `NPUs, s`: one network on as many machines that differ in their memories, these made too.
+- Arm's compiler in a process of its own that is kept, on the same model, and how many times as fast
+  all of these are.
+
+Without models, those of NPUSIM_DATA. The last table is of the same networks and the compiler's
+figures: what is lost where of the weights nothing but bits, or their entropies, is known.
 """
 
 from __future__ import annotations
@@ -19,6 +27,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +40,7 @@ from npusim.cost.batch import Batch, BatchEstimator
 from npusim.cost.family import Family
 from npusim.cost.lowering import program
 from npusim.cost.program import Program
-from npusim.cost.weight_sizes import ExactSizes, ExpectedSizes, Statistics
+from npusim.cost.weight_sizes import ExpectedSizes, Statistics
 from npusim.hardware import machine
 from npusim.vela import Compiled, Compiler
 from npusim.weights.expected import TRAINED, WeightStatistics
@@ -40,8 +49,13 @@ from npusim.weights.measures import weights_entropy_bits
 NPU = "ethos-u55-128"
 MODELS = (
     *("mlperf_ad_autoencoder_int8", "mlperf_resnet8_int8", "mlperf_kws_dscnn_int8"),
-    "openmv_face_landmarks192",
+    *("openmv_face_landmarks192", "coral_automl_traffic"),
 )
+QUERIES = ("new", "totals", "query", "explained", "from file")
+RATES = ("cold", "dense", "table")
+RATIOS = ("query", *RATES)
+FLOORS = (2, 2, 2, None, None, 10_000, 30_000, 500_000, 2, None, 1000, 1000, 1000, 1000)
+"""Of each figure; None: no floor."""
 WIDTHS = np.arange(2, 11) / 8
 
 
@@ -55,48 +69,83 @@ def best_s(call: Callable[[], Any], n: int = 5) -> float:
     return min(times)
 
 
-def widths_of(family: Family, n: int) -> np.ndarray:
+def widths_of(family: Family, n: int, seed: int = 0) -> np.ndarray:
     """Widths of n networks of a family."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     own = np.array(list(family.widths.values()), np.int64)
     return np.maximum(own * rng.choice(WIDTHS, (n, len(own))), 1).astype(np.int64)
 
 
 def machines_s(lowered: Program, n: int) -> float:
     """Seconds to cost a program on n machines with other memories."""
-    batch, rates = Batch.of([lowered]), np.linspace(1, 16, n)
+    rates = np.linspace(1, 16, n)
     start = time.perf_counter()
     several = [machine(NPU, overrides={"sram_bytes_per_cycle": float(rate)}) for rate in rates]
-    BatchEstimator(several)(batch)
+    BatchEstimator(several)(Batch.of([lowered]))
     return time.perf_counter() - start
 
 
-def speeds(path: Path, n_networks: int, n_npus: int, vela: Compiler | None) -> list[str]:
-    """A row of the first table."""
+def queries(path: Path) -> list[float]:
+    """Milliseconds of one query, by `QUERIES`."""
     network, target = npusim.load(path), machine(NPU)
-    lowered, sizes = program(network), ExactSizes(target.npu)
-    family = Family(lowered)
-    widths = widths_of(family, n_networks)
+    lowered = program(network)
+    BatchEstimator(target)(Batch.of([lowered])), npusim.estimate(network, target)  # compiled
+    calls: tuple[tuple[Callable[[], object], int], ...] = (
+        (lambda: BatchEstimator(target)(Batch.of([replace(lowered)])), 20),
+        (lambda: BatchEstimator(target)(Batch.of([lowered])), 20),
+        (lambda: npusim.estimate(network, target), 20),
+        (lambda: list(npusim.estimate(network, target).ops), 10),
+        (lambda: npusim.estimate(npusim.load(path), target), 3),
+    )
+    return [1e3 * best_s(call, n) for call, n in calls]
+
+
+def rates(path: Path, n_networks: int) -> list[float]:
+    """Networks a second, by `RATES`."""
+    target = machine(NPU)
+    family = Family(program(npusim.load(path)))
+    widths, others = widths_of(family, n_networks), widths_of(family, n_networks, seed=1)
     BatchEstimator(target)(family.batch(widths[:8]))  # kernels are compiled
-    totals = best_s(lambda: BatchEstimator(target)(Batch.of([lowered])), 20)
-    query = best_s(lambda: npusim.estimate(lowered, target, weights=sizes))
-    from_file = best_s(lambda: npusim.estimate(npusim.load(path), target), 3)
-    cold = n_networks / best_s(lambda: BatchEstimator(target)(family.batch(widths)), 3)
+    cold = best_s(lambda: BatchEstimator(target)(family.batch(widths)), 3)
     batch, estimator = family.batch(widths), BatchEstimator(target)
+    estimator(family.batch(others)), estimator(batch)
+    dense = best_s(lambda: estimator(batch))
     entries = estimator.entries(batch)
-    estimator.costs(batch, entries)
-    again = n_networks / best_s(lambda: estimator.costs(batch, entries))
-    estimator.sram = False
-    known = n_networks / best_s(lambda: estimator.costs(batch, entries))
-    npus = n_npus / machines_s(lowered, n_npus)
-    row = [path.stem, str(len(lowered.ops)), f"{1e3 * totals:.2f}"]
-    row += [f"{1e3 * query:.2f}", f"{1e3 * from_file:.1f}"]
-    row += [f"{value:,.0f}" for value in (cold, again, known, npus)]
-    if vela is not None:
-        seconds = best_s(lambda: vela.compile(path, target), 3)
-        ratios = (rate * seconds for rate in (cold, again, known))
-        row += [f"{1e3 * seconds:.0f}", *(f"{ratio:,.0f}" for ratio in ratios)]
-    return row
+    table = best_s(lambda: estimator.costs(batch, entries))
+    return [n_networks / seconds for seconds in (cold, dense, table)]
+
+
+def speeds(path: Path, n_networks: int, n_npus: int, vela: Compiler | None) -> list[float | None]:
+    """Figures of one model, by `QUERIES`, `RATES`, `NPUS` and `RATIOS`."""
+    asked, many = queries(path), rates(path, n_networks)
+    found = [*asked, *many, machines_s(program(npusim.load(path)), n_npus)]
+    if vela is None:
+        return [*found]
+    seconds = best_s(lambda: vela.compile(path, machine(NPU)), 3)
+    ratios = (1e3 * seconds / asked[QUERIES.index("query")], *(rate * seconds for rate in many))
+    return [*found, 1e3 * seconds, *ratios]
+
+
+def speed_table(paths: list[Path], args: argparse.Namespace, vela: Compiler | None) -> Table:
+    """One line per figure, with its floor, and one column per model; a miss is marked."""
+    table = Table("figure", "floor", title="one query in ms, networks a second")
+    columns = []
+    for path in paths:
+        lowered = program(npusim.load(path))
+        n_widths = len(Family(lowered).widths)
+        name = f"{path.stem}\n{len(lowered.ops)} ops, {n_widths} widths"
+        table.add_column(name, justify="right")
+        columns.append(speeds(path, args.networks, args.npus, vela))
+    names = [*(f"{name}, ms" for name in QUERIES), *(f"{name}, 1/s" for name in RATES)]
+    names += [f"{args.npus:,} NPUs, s", "Vela, ms", *(f"Vela / {name}" for name in RATIOS)]
+    for name, floor, values in zip(names, FLOORS, zip(*columns, strict=True), strict=False):
+        sign = "" if floor is None else "<=" if name.endswith((", ms", ", s")) else ">="
+        shown = []
+        for value in values:
+            is_met = floor is None or (value <= floor if sign == "<=" else value >= floor)
+            shown.append(f"{value:,.{0 if value >= 100 else 2}f}{'' if is_met else ' !'}")
+        table.add_row(name, "" if floor is None else f"{sign} {floor:,}", *shown)
+    return table
 
 
 def entropies(lowered: Program) -> Statistics:
@@ -134,28 +183,19 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(os.environ.get("NPUSIM_DATA", "../shared/data")) / "models"
     paths = args.models or [folder / f"{name}.tflite" for name in MODELS]
-    first = Table("model", "ops", title="networks a second")
-    for column in ("totals, ms", "query, ms", "from file, ms"):
-        first.add_column(column, justify="right")
-    for column in ("cold", "again", "table", "NPUs a second"):
-        first.add_column(column, justify="right")
+    console = Console(width=140)
+    if args.no_vela:
+        console.print(speed_table(paths, args, None))
+        return
     second = Table("model", title="% off the compiler, weights not known")
     for known in ("bits", "entropy"):
         for what in ("cycles", "SRAM", "flash"):
             second.add_column(f"{what}, {known}", justify="right")
-    if args.no_vela:
-        for path in paths:
-            first.add_row(*speeds(path, args.networks, args.npus, None))
-        Console(width=140).print(first)
-        return
-    for column in ("Vela, ms", "x cold", "x again", "x table"):
-        first.add_column(column, justify="right")
     with Compiler() as vela:
+        console.print(speed_table(paths, args, vela))
         for path in paths:
-            first.add_row(*speeds(path, args.networks, args.npus, vela))
             second.add_row(*losses(path, vela.compile(path, machine(NPU))))
-    for table in (first, second):
-        Console(width=140).print(table)
+    console.print(second)
 
 
 if __name__ == "__main__":
