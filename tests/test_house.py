@@ -24,6 +24,7 @@ TEST_FILES = [path for path in PYTHON_FILES if path.is_relative_to(ROOT / "tests
 
 N_LINES_MAX = 500
 TORCH_FILES = {
+    "searchers/deployment/trained.py",
     "searchers/training/evaluator.py",
     "searchers/training/group.py",
     "searchers/training/loop.py",

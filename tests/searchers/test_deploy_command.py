@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``npusim deploy``."""
+"""The commands ``npusim deploy`` and ``npusim export``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from test_deployment import small
 
 
-def run(capsys, *args):
+def run(capsys, *args, command="deploy"):
     with pytest.raises(SystemExit) as exit_code:
-        main(["deploy", *map(str, args)])
+        main([command, *map(str, args)])
     found = capsys.readouterr()
     return exit_code.value.code, found.out, found.err
 
@@ -69,6 +69,8 @@ class TestRefusals:
             (["--samples", 0], "--samples must be in 1..1000000, got 0"),
             (["--seed", -1], "--seed must be in 0..4294967295, got -1"),
             (["--npu", "ethos-u55-32,ethos-u55-64"], "--npu must be one"),
+            (["--fine-bias"], "--fine-bias must go with a RUN, got "),
+            (["-o", "multiplier=1"], "--option must go with a RUN, got "),
         ],
     )
     def test_of_options(self, capsys, model, args, message):

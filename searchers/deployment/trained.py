@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trained networks from where `npusim train` left them, and test data to run them on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+import spaces
+from npusim.deployment import Codes, Outputs
+from npusim.errors import ConfigError
+from searchers.data import DataSet, Pairs, Split, load
+from searchers.data.quality import psnr
+from searchers.training.runs import scale_of
+from searchers.training.tasks import PEAK
+from spaces.nets import CandidateNet
+from spaces.nets.activations import Mode
+from spaces.nets.candidate_net import observe_activations
+from spaces.nets.files import NET_KIND, load_net, read_state
+
+N_OBSERVED = 256
+"""Training images that int8 grids are taken from where training had none."""
+
+
+def load_trained(source: Path, options: Mapping[str, Any], data: Path | None) -> CandidateNet:
+    """A trained network in evaluation, on int8 grids.
+
+    Args:
+        source: directory of a finished training, or the file of a network.
+        options: of its space, where those are not the space's own.
+        data: directory of data sets; None for NPUSIM_DATA. It is read if training was in floating
+            point, so that there are no grids yet.
+
+    Raises:
+        ConfigError: there is no network, or it is of another space.
+        FormatError: its file is corrupted.
+    """
+    path = source / "net.pt" if source.is_dir() else source
+    if source.is_dir() and not path.exists():
+        raise ConfigError(f"RUN must be the directory of a finished training, got no {path}")
+    name = str(read_state(path, NET_KIND)["space"])
+    net = load_net(path, spaces.get(name, **options))
+    if not net.input_quantizer.calibrated:
+        observe_activations(net, [calibration_images(net, data)])
+    net.quantize_activations(Mode.ON)
+    return net
+
+
+def calibration_images(net: CandidateNet, data: Path | None) -> Tensor:
+    """Training images f32 [N, C, H, W] as the network's space has them.
+
+    Raises:
+        ConfigError: as `searchers.data.load`.
+    """
+    found = load(net.space.data_set, data)
+    if isinstance(found, DataSet):
+        rng = np.random.default_rng(0)
+        rows = rng.permutation(len(found.train.labels))[:N_OBSERVED]
+        return _as_torch(found.train[np.sort(rows)].inputs())
+    return _as_torch(_patches(net, found.pairs("train", scale_of(net.space)), N_OBSERVED)[0])
+
+
+class Samples(Protocol):
+    """Test inputs f32 [N, H, W, C], and what outputs for them are worth."""
+
+    inputs: npt.NDArray[np.float32]
+
+    def score(self, outputs: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Scores of outputs [N, ...]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """Images of which the class is known."""
+
+    inputs: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+
+    def score(self, outputs: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Share of images whose class has the largest output, the first among equals."""
+        return {"accuracy": float((outputs.argmax(axis=1) == self.labels).mean())}
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """Patches of images in low resolution, of which the high resolution is known."""
+
+    inputs: npt.NDArray[np.float32]
+    high: npt.NDArray[np.float64]
+    scale: int
+
+    def score(self, outputs: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Mean PSNR in dB of the patches, `scale` pixels of the borders left out."""
+        images = np.clip(outputs[..., 0] * PEAK, 0, PEAK)
+        ratios = [psnr(*pair, self.scale) for pair in zip(images, self.high, strict=True)]
+        return {"psnr": float(np.mean(ratios))}
+
+
+def read_samples(net: CandidateNet, data: Path | None, n: int) -> Samples:
+    """The first test images of a network's data set, `n` at most.
+
+    Raises:
+        ConfigError: as `searchers.data.load`, or no test image is as large as the space's.
+    """
+    found = load(net.space.data_set, data)
+    if isinstance(found, DataSet):
+        some: Split = found.test[slice(n)]
+        return Classes(some.inputs(), some.labels)
+    scale = scale_of(net.space)
+    parts = [_patches(net, found.pairs(name, scale), n) for name in found.tests]
+    low, high = (np.concatenate(each)[:n] for each in zip(*parts, strict=True))
+    return Patches(low, high, scale)
+
+
+def _patches(
+    net: CandidateNet, pairs: Pairs, n: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """Patches of the space's size from the middle of images, [N, H, W, 1] and [N, H, W]."""
+    height, width, _ = net.space.image_shape
+    scale, low, high = scale_of(net.space), [], []
+    for image, large in zip(pairs.low[:n], pairs.high[:n], strict=True):
+        y, x = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        if min(y, x) < 0:
+            continue
+        low.append(image[y : y + height, x : x + width, None] / np.float32(PEAK))
+        rows = slice(y * scale, (y + height) * scale)
+        high.append(large[rows, x * scale : (x + width) * scale])
+    if not low:
+        raise ConfigError(f"images must be at least {height}x{width} in low resolution, got none")
+    return np.stack(low).astype(np.float32), np.stack(high).astype(np.float64)
+
+
+def _as_torch(inputs: npt.NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(inputs).permute(0, 3, 1, 2)  # [N, H, W, C] -> [N, C, H, W]
+
+
+def input_codes(net: CandidateNet, samples: Samples) -> list[list[Codes]]:
+    """Inputs of each sample as int8 codes [1, H, W, C]."""
+    grid = net.input_quantizer
+    codes = np.rint(samples.inputs / np.float32(grid.scale)) + grid.zero_point
+    codes = np.clip(codes, -128, 127).astype(np.int8)
+    return [[each[None]] for each in codes]
+
+
+@torch.no_grad()
+def torch_outputs(net: CandidateNet, samples: Samples) -> Outputs:
+    """Outputs of each sample in torch, as int8 codes."""
+    last = net.quantizer(list(net.sources)[-1])
+    found: Outputs = []
+    for images in _as_torch(samples.inputs).split(64):
+        values = net(images).double().numpy()
+        codes = np.rint(values / last.scale) + last.zero_point
+        if codes.ndim == 4:
+            codes = codes.transpose(0, 2, 3, 1)
+        found += [[each[None]] for each in codes.astype(np.int8)]
+    return found
+
+
+def real_outputs(net: CandidateNet, outputs: Outputs) -> npt.NDArray[np.float64]:
+    """Codes of each sample as values [N, ...]."""
+    last = net.quantizer(list(net.sources)[-1])
+    codes = np.concatenate([each for (each,) in outputs]).astype(np.float64)
+    found: npt.NDArray[np.float64] = (codes - last.zero_point) * last.scale
+    return found
