@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cell space of NAS-Bench-201, as a definition: its results come with its own tables."""
+"""The spaces of NAS-Bench-201 and NAS-Bench-Macro; `searchers.tabular` has their results."""
 
 from __future__ import annotations
 
@@ -85,3 +85,44 @@ def _reduction(net: SpaceBuilder, x: str, ofm_depth: int, name: str) -> str:
         pooled, ofm_depth, 1, norm=False, bias=False, activation="none", name=f"{name}.shortcut"
     )
     return net.add(shortcut, y, name=name)
+
+
+MACRO_STAGES = ((64, 2), (128, 3), (256, 3))
+"""Channels and blocks of each stage of NAS-Bench-Macro; the first block of each has stride 2."""
+MACRO_BLOCKS = ("identity", "expand3_kernel3", "expand6_kernel5")
+
+
+def nas_bench_macro() -> Space:
+    """Eight blocks for CIFAR-10: each left out, or an inverted bottleneck of one of two kinds.
+
+    A block that halves the map is replaced by a 1x1 convolution where it is left out.
+
+    Source: Su et al., 2021, "Prioritized architecture sampling with Monto-Carlo tree search",
+    NAS-Bench-Macro. Multiply-accumulates and parameters are those of its table.
+
+    >>> nas_bench_macro().count()
+    6561
+    """
+    limits = ["0.6M n_parameters", "1M n_parameters"]
+    net = SpaceBuilder("nas_bench_macro", "cifar10", (32, 32, 3), limits=limits)
+    x, depth, number = net.conv(net.input(), 32, name="stem"), 32, 0
+    for channels, n_blocks in MACRO_STAGES:
+        for block in range(n_blocks):
+            number += 1
+            stride = 2 if block == 0 else 1
+            name = f"block{number}"
+            left_out = x
+            if stride == 2:
+                left_out = net.conv(x, channels, 1, 2, name=f"{name}.identity")
+            options = [left_out]
+            for expansion, kernel in ((3, 3), (6, 5)):
+                inside = expansion * depth
+                y = net.conv(x, inside, 1, name=f"{name}.expand{expansion}")
+                y = net.depthwise(y, kernel, stride, name=f"{name}.depthwise{kernel}")
+                y = net.conv(y, channels, 1, activation="none", name=f"{name}.project{expansion}")
+                options.append(net.add(x, y) if stride == 1 else y)
+            x = net.choose(dict(zip(MACRO_BLOCKS, options, strict=True)), name)
+            depth = channels
+    x = net.conv(x, 1280, 1, name="head")
+    net.dense(net.global_pool(x), 10, name="classifier")
+    return net.build()

