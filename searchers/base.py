@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -137,14 +137,19 @@ class Trial:
 class History(Sequence[Trial]):
     """The trials of a run, in order."""
 
-    def __init__(self, trials: Sequence[Trial] = ()):
-        self._trials = list(trials)
+    def __init__(self, trials: Iterable[Trial] = ()):
+        self._trials: list[Trial] = []
+        self._n_images, self._wall_s = 0, 0.0
+        for trial in trials:
+            self.append(trial)
 
     def append(self, trial: Trial) -> None:
         """Add the next trial; its index must be the number of trials so far."""
         if trial.index != len(self):
             raise ConfigError(f"index of the next trial must be {len(self)}, got {trial.index}")
         self._trials.append(trial)
+        self._n_images += trial.n_images + trial.search_images
+        self._wall_s += trial.wall_s + trial.search_wall_s
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -158,7 +163,12 @@ class History(Sequence[Trial]):
     @property
     def n_images(self) -> int:
         """Images trained on, by all trials and by the searcher itself."""
-        return sum(trial.n_images + trial.search_images for trial in self)
+        return self._n_images
+
+    @property
+    def wall_s(self) -> float:
+        """Wall time of all proposals and evaluations."""
+        return self._wall_s
 
     def best(self) -> Trial | None:
         """The valid trial of the highest score, the first of equals; None if none is valid."""
@@ -201,7 +211,7 @@ class Budget:
         spent = (
             (self.trials, len(history)),
             (self.images, history.n_images),
-            (self.seconds, sum(trial.wall_s + trial.search_wall_s for trial in history)),
+            (self.seconds, history.wall_s),
         )
         return all(most is None or so_far < most for most, so_far in spent)
 
@@ -211,6 +221,10 @@ class Searcher(Protocol):
 
     Registered under the entry-point group ``npusim.searchers`` as a class or function of these
     arguments; further ones are its options, see `searchers.options.declared`.
+
+    With an attribute ``batch``, from 1, it is asked for so many candidates before it is told of any
+    of them, whether they are then evaluated side by side or one after another; without, for one.
+    So results never depend on the number of workers.
     """
 
     def __init__(self, space: Space, limit: Limit, rng: np.random.Generator) -> None: ...
@@ -265,11 +279,38 @@ class OneShotSearcher(Searcher, Protocol):
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A candidate to evaluate: index of its trial, and the seed of the evaluation."""
+
+    index: int
+    candidate: Candidate
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the evaluation of trial `index` gave, and the time it took."""
+
+    index: int
+    evaluation: Evaluation
+    wall_s: float
+    cpu_s: float
+
+
+class Pool(Protocol):
+    """Evaluates several candidates side by side; see `searchers.workers.Workers`."""
+
+    def evaluate_all(self, jobs: Sequence[Job]) -> Iterator[Measured]:
+        """What all jobs gave, in any order."""
+        ...
+
+
 class TrialStore(Protocol):
     """Where finished trials are kept; see `searchers.store`."""
 
-    def trials(self) -> Sequence[Trial]:
-        """Trials stored by earlier runs, in order."""
+    def get(self, index: int) -> Trial | None:
+        """The trial of that index, if an earlier run stored it."""
         ...
 
     def append(self, trial: Trial) -> None:
@@ -299,6 +340,7 @@ def run(
     options: Mapping[str, Any] | None = None,
     context: SearchContext | None = None,
     store: TrialStore | None = None,
+    pool: Pool | None = None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> History:
@@ -310,7 +352,8 @@ def run(
         options: arguments of the searcher.
         context: for a one-shot searcher; the others do not see it.
         store: keeps trials; those it has already are replayed, not evaluated again.
-        on_trial: called with each trial, replayed ones too.
+        pool: evaluates the candidates of a batch instead of `evaluator`; changes no result.
+        on_trial: called with each trial in the order of their indices, replayed ones too.
         should_stop: asked before each trial.
 
     Raises:
@@ -328,30 +371,23 @@ def run(
         arguments["context"] = replace(context, images=budget.images)
     searcher = make_searcher(space, limit, searcher_rng(seed), **arguments)
     history = History()
-    stored = list(store.trials()) if store is not None else []
-    while budget.allows_another(history) and not should_stop():
-        proposal = _ask(searcher)
-        if proposal is None:
+
+    def may_go_on() -> bool:
+        return budget.allows_another(history) and not should_stop()
+
+    while may_go_on():
+        n_most = getattr(searcher, "batch", 1)
+        if budget.trials is not None:
+            n_most = min(n_most, budget.trials - len(history))
+        batch = _ask_batch(searcher, space, limit, n_most, len(history), seed)
+        if not batch:
             break
-        if not limit.allows(space, proposal.candidate):
-            raise ConfigError(
-                f"searcher must propose candidates within {limit}, got {proposal.candidate}"
-            )
-        index = len(history)
-        if index < len(stored):
-            trial = stored[index]
-            if trial.candidate != proposal.candidate:
-                raise ConfigError(
-                    f"stored trial {index} must be what the searcher proposes again, "
-                    f"got {trial.candidate.choices} instead of {proposal.candidate.choices}"
-                )
-        else:
-            trial = _evaluate(space, evaluator, proposal, index, evaluation_seed(seed, index))
-            if store is not None:
-                store.append(trial)
-        history.append(trial)
-        searcher.tell(trial)
-        on_trial(trial)
+        for trial in _trials(space, evaluator, batch, store, pool, len(history)):
+            history.append(trial)
+            searcher.tell(trial)
+            on_trial(trial)
+            if not may_go_on():
+                break
     return history
 
 
@@ -362,43 +398,90 @@ def is_one_shot(make_searcher: Callable[..., Searcher]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Proposal:
-    candidate: Candidate
+    job: Job
     images: int
     metrics: Mapping[str, float]
     wall_s: float
     cpu_s: float
 
 
-def _ask(searcher: Searcher) -> _Proposal | None:
-    """What a searcher proposes, and what the proposal took."""
-    before = getattr(searcher, "n_images", 0)
-    wall, cpu = time.perf_counter(), time.process_time()
-    candidate = searcher.ask()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    if candidate is None:
-        return None
-    images = getattr(searcher, "n_images", 0) - before
-    return _Proposal(candidate, images, dict(getattr(searcher, "metrics", {})), wall, cpu)
+def _ask_batch(
+    searcher: Searcher, space: Space, limit: Limit, n_most: int, first: int, seed: int
+) -> dict[int, _Proposal]:
+    """What a searcher proposes, by index from `first`, and what the proposals took."""
+    found: dict[int, _Proposal] = {}
+    for index in range(first, first + n_most):
+        before = getattr(searcher, "n_images", 0)
+        wall, cpu = time.perf_counter(), time.process_time()
+        candidate = searcher.ask()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        if candidate is None:
+            break
+        if not limit.allows(space, candidate):
+            raise ConfigError(f"searcher must propose candidates within {limit}, got {candidate}")
+        job = Job(index, candidate, evaluation_seed(seed, index))
+        images = getattr(searcher, "n_images", 0) - before
+        metrics = dict(getattr(searcher, "metrics", {}))
+        found[index] = _Proposal(job, images, metrics, wall, cpu)
+    return found
 
 
-def _evaluate(
-    space: Space, evaluator: Evaluator, proposal: _Proposal, index: int, seed: int
-) -> Trial:
+def _trials(
+    space: Space,
+    evaluator: Evaluator,
+    batch: Mapping[int, _Proposal],
+    store: TrialStore | None,
+    pool: Pool | None,
+    first: int,
+) -> Iterator[Trial]:
+    """The trials of a batch in the order of their indices, each as soon as it and those before are.
+
+    What is stored is not evaluated again; what is evaluated is stored at once.
+    """
+    ready: dict[int, Trial] = {}
+    for index, proposal in batch.items():
+        stored = store.get(index) if store is not None else None
+        if stored is None:
+            continue
+        if stored.candidate != proposal.job.candidate:
+            raise ConfigError(
+                f"stored trial {index} must be what the searcher proposes again, "
+                f"got {stored.candidate.choices} instead of {proposal.job.candidate.choices}"
+            )
+        ready[index] = stored
+    jobs = [proposal.job for index, proposal in batch.items() if index not in ready]
+    measured = pool.evaluate_all(jobs) if pool else (measure(evaluator, job) for job in jobs)
+    for index in range(first, first + len(batch)):
+        while index not in ready:
+            found = next(measured)
+            ready[found.index] = _trial(space, batch[found.index], found)
+            if store is not None:
+                store.append(ready[found.index])
+        yield ready.pop(index)
+
+
+def measure(evaluator: Evaluator, job: Job) -> Measured:
+    """Evaluate a candidate and take the time."""
     wall, cpu = time.perf_counter(), time.process_time()
-    found = evaluator.evaluate(proposal.candidate, seed)
+    found = evaluator.evaluate(job.candidate, job.seed)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Measured(job.index, found, wall, cpu)
+
+
+def _trial(space: Space, proposal: _Proposal, measured: Measured) -> Trial:
+    found, job = measured.evaluation, proposal.job
     finite = math.isfinite(found.score) and math.isfinite(found.violation)
     return Trial(
-        index=index,
-        candidate=proposal.candidate,
-        seed=seed,
-        costs={measure: cost(space, proposal.candidate, measure) for measure in MEASURES},
+        index=job.index,
+        candidate=job.candidate,
+        seed=job.seed,
+        costs={measure: cost(space, job.candidate, measure) for measure in MEASURES},
         score=found.score if finite else None,
         metrics={name: value for name, value in found.metrics.items() if math.isfinite(value)},
         n_images=found.n_images,
         violation=found.violation if finite else 0.0,
-        wall_s=wall,
-        cpu_s=cpu,
+        wall_s=measured.wall_s,
+        cpu_s=measured.cpu_s,
         search_images=proposal.images,
         search_metrics=proposal.metrics,
         search_wall_s=proposal.wall_s,

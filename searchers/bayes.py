@@ -34,6 +34,7 @@ class BayesianSearch:
         surrogate: ``extra-trees``, ``random-forest`` or ``gaussian-process`` of scikit-optimize.
         initial: candidates drawn uniformly within the limit before the first regression.
         pool: candidates among which the best is chosen.
+        batch: candidates that are asked for before any of them is told of.
 
     Raises:
         ConfigError: an option is out of range.
@@ -51,7 +52,9 @@ class BayesianSearch:
         surrogate: Literal["extra-trees", "random-forest", "gaussian-process"] = "extra-trees",
         initial: int = 10,
         pool: int = 600,
+        batch: int = 1,
     ):
+        self.batch = integer("batch", batch, 1, 1_000_000)
         try:
             import skopt.learning
         except ImportError as error:

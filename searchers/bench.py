@@ -15,9 +15,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -28,7 +27,9 @@ import numpy as np
 from npusim.errors import ConfigError
 from searchers.base import Budget
 from searchers.stats import bootstrap_mean, relative_improvement
+from searchers.store import count_trials
 from searchers.study import HeldOutEvaluator, Study, run_study
+from searchers.workers import deaf_children
 from spaces.base import Space
 from spaces.limits import Limit
 
@@ -179,22 +180,6 @@ def _run_in_workers(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-@contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes that are started inside never hear of Ctrl-C; this one does, at the block's end.
-
-    Where signals cannot be blocked (Windows), it has no effect.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 _stop: Event
 
 
@@ -227,9 +212,8 @@ def _count_done(directory: Path, cells: Sequence[Cell]) -> tuple[int, int]:
     trials = tested = 0
     for cell in cells:
         path = directory / cell.directory
-        if (path / "trials.jsonl").exists():
-            stored = (path / "trials.jsonl").read_bytes().count(b"\n")
-            trials += min(stored, cell.study.budget.trials or stored)
+        stored = count_trials(path)
+        trials += min(stored, cell.study.budget.trials or stored)
         tested += (path / "result.json").exists()
     return trials, tested
 

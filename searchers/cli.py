@@ -22,7 +22,9 @@ from searchers.options import parse
 from spaces.limits import Limit
 
 if TYPE_CHECKING:
+    from searchers.base import Pool
     from searchers.bench import Benchmark
+    from spaces.base import Space
 
 SPACE = click.option("--space", default="digits", show_default=True, help="Search space.")
 EPOCHS = click.option(
@@ -58,6 +60,12 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
 )
 @click.option("--seed", default=0, show_default=True, help="Decides everything that is drawn.")
 @click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    help="Processes that train candidates side by side; the results are the same.",
+)
+@click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
@@ -75,6 +83,7 @@ def search(
     preset: str | None,
     trials: int | None,
     seed: int,
+    workers: int,
     out: Path,
     epochs: int,
     final_epochs: int,
@@ -107,12 +116,14 @@ def search(
         _require_plots()
     evaluator = training(study.space, config)
     study.check(out, evaluator.identity())
+    study.check_workers(workers)
     what = f"searching {space}"
-    with _progress(what, trials) as show:
+    with _progress(what, trials) as show, _pool(study.space, config, workers) as pool:
         result = run_study(
             study,
             out,
             evaluator,
+            pool=pool,
             on_trial=lambda trial: show(trial.index + 1, what),
             on_progress=lambda done, total, figures: show(None, _figures(done, total, figures)),
         )
@@ -207,6 +218,17 @@ def bench(
         f"{searchers} on {space}: {trials} trials of {epochs} epochs each; "
         f"{final_epochs} epochs before a test. Results in {out}"
     )
+
+
+@contextmanager
+def _pool(space: Space, config: TrainConfig, n_workers: int) -> Iterator[Pool | None]:
+    if n_workers == 1:
+        yield None
+        return
+    from searchers.workers import Workers
+
+    with Workers(partial(training, space, config), n_workers) as pool:
+        yield pool
 
 
 def _figures(done: int, total: int, figures: Mapping[str, float]) -> str:

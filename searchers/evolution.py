@@ -35,9 +35,10 @@ class EvolutionSearch:
         population: trials that are remembered. None: a fifth of those told, between 10 and 50, so
             that short searches need no other setting than long ones.
         tournament: members drawn, with replacement, to find a parent; None: a quarter of them.
+        batch: candidates that are asked for before any of them is told of.
 
     Raises:
-        ConfigError: `population` or `tournament` is out of range.
+        ConfigError: an option is out of range.
         InfeasibleError: no candidate is within the limit.
 
     Source: aging evolution (Real et al., 2019). Mutation: `spaces.moves.mutate`.
@@ -50,7 +51,9 @@ class EvolutionSearch:
         rng: np.random.Generator,
         population: int | None = None,
         tournament: int | None = None,
+        batch: int = 1,
     ):
+        self.batch = integer("batch", batch, 1, 1_000_000)
         for what, value in (("population", population), ("tournament", tournament)):
             if value is not None:
                 integer(what, value, 1, 1_000_000)

@@ -20,6 +20,10 @@ BAND_DRAWS = 1000
 """Draws in a row that may be below a band before the band counts as empty."""
 
 
+BATCH = 64
+"""Candidates asked for at once; learning nothing, it proposes the same whatever this is."""
+
+
 class RandomSearch:
     """Draw uniformly among all candidates within the limit that were not drawn before.
 
@@ -35,6 +39,8 @@ class RandomSearch:
         InfeasibleError: no candidate is within the limit.
         TooEntangledError: bands of a space whose least cost cannot be known.
     """
+
+    batch = BATCH
 
     def __init__(
         self,

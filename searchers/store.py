@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run directory: what the run is, and its trials, kept as they finish.
 
-``run.json`` names the run and is written once, before anything else; ``trials.jsonl`` has one line
-a trial, appended and flushed to disk before the searcher learns of it. A process killed at any
-moment loses the trial it was evaluating and nothing else; half a line at the end is cut off by the
-next run. The directory itself is what is locked, so no file has to be there for that.
+``run.json`` names the run and is written once, before anything else; ``trials.sqlite`` has one row
+a trial, committed to disk before the searcher learns of it. A process killed at any moment loses
+the trials it was evaluating and nothing else. Trials may finish in another order than they were
+proposed. The directory itself is what is locked, so no file has to be there for that.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from npusim import __version__
 from npusim.errors import ConfigError, FormatError
@@ -24,8 +27,30 @@ from spaces.base import Space
 from spaces.limits import Limit
 
 RUN_FORMAT = "npusim.run"
-RUN_VERSION = 1
-"""Raised when a file of a run directory changes its meaning."""
+RUN_VERSION = 2
+"""Raised when a file of a run directory changes its meaning; 1 had its trials in lines of JSON."""
+TRIALS = "trials.sqlite"
+SCHEMA_VERSION = 1
+"""Raised when the table of trials changes; the database has it as its ``user_version``."""
+_SCHEMA = """
+create table if not exists trials (
+    idx integer primary key,
+    choices blob not null,  -- option indices, unsigned, two bytes each, little-endian
+    seed integer not null,
+    score real,
+    violation real not null,
+    costs text not null,  -- this and what is text below: JSON objects
+    metrics text not null,
+    n_images integer not null,
+    wall_s real not null,
+    cpu_s real not null,
+    search_images integer not null,
+    search_metrics text not null,
+    search_wall_s real not null,
+    search_cpu_s real not null
+) strict
+"""
+_PLACES = ", ".join("?" * 14)
 
 
 def run_identity(
@@ -60,7 +85,7 @@ def check_identity(directory: Path, identity: Mapping[str, Any]) -> bool:
         raise ConfigError(f"run directory must be a directory, got file {directory}")
     header = directory / "run.json"
     if not header.exists():
-        if (directory / "trials.jsonl").exists():
+        if (directory / TRIALS).exists():
             raise FormatError(f"run directory with trials must have a run.json, got {directory}")
         return False
     stored = read_json(header)
@@ -102,44 +127,34 @@ class RunStore:
                 header = {"format": RUN_FORMAT, "version": RUN_VERSION, **identity}
                 header |= {"npusim": __version__, "definition": space.definition()}
                 write_json(directory / "run.json", header)
-            self._file = undo.enter_context((directory / "trials.jsonl").open("ab"))
+            self._path = directory / TRIALS
+            with _damage(self._path):
+                self._database = undo.enter_context(closing(_open(self._path)))
             if lock is not None:
                 os.fsync(lock)  # the names of both files
-            self._trials = self._read(space)
+            self._space = space
             self._close = undo.pop_all()
 
-    def _read(self, space: Space) -> list[Trial]:
-        path = self.directory / "trials.jsonl"
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):  # a process was killed within a line
-            self._file.truncate(whole)
-        trials = []
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                trial = trial_from_json(space, json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise FormatError(
-                    f"{path} must have a trial in line {number}, got {error!r}"
-                ) from None
-            if trial.index != number - 1:
-                raise FormatError(
-                    f"{path} must have trial {number - 1} in line {number}, got {trial.index}"
-                )
-            trials.append(trial)
-        return trials
+    def __len__(self) -> int:
+        """Number of trials stored so far."""
+        with _damage(self._path):
+            return int(self._database.execute("select count(*) from trials").fetchone()[0])
 
-    def trials(self) -> Sequence[Trial]:
-        """Trials stored so far, in order."""
-        return tuple(self._trials)
+    def get(self, index: int) -> Trial | None:
+        """The stored trial of that index, if it is there.
+
+        Raises:
+            FormatError: the database is damaged, or the trial is of another space.
+        """
+        with _damage(self._path):
+            select = "select * from trials where idx = ?"
+            row = self._database.execute(select, (index,)).fetchone()
+            return None if row is None else _trial(self._space, row)
 
     def append(self, trial: Trial) -> None:
         """Write a trial and wait until it is on the disk."""
-        line = json.dumps(trial_to_json(trial), allow_nan=False) + "\n"
-        self._file.write(line.encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._trials.append(trial)
+        with _damage(self._path), self._database:
+            self._database.execute(f"insert into trials values ({_PLACES})", _row(trial))
 
     def __enter__(self) -> RunStore:
         return self
@@ -173,10 +188,106 @@ def trial_to_json(trial: Trial) -> dict[str, Any]:
     }
 
 
-def trial_from_json(space: Space, found: Mapping[str, Any]) -> Trial:
-    """Read back what `trial_to_json` made."""
-    fields = {key: value for key, value in found.items() if key != "choices"}
-    return Trial(candidate=space.candidate(found["choices"]), **fields)
+def count_trials(directory: Path) -> int:
+    """Number of trials in a run directory, while it is written to or not; 0 if there is none."""
+    path = directory / TRIALS
+    if not path.exists():
+        return 0
+    with (
+        _damage(path),
+        closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as found,
+    ):
+        try:
+            return int(found.execute("select count(*) from trials").fetchone()[0])
+        except sqlite3.OperationalError:  # it is being made right now
+            return 0
+
+
+def rows(directory: Path) -> Iterator[dict[str, Any]]:
+    """The trials of a run directory as JSON values, in the order of their index.
+
+    Raises:
+        FormatError: there is no run, or its database is damaged.
+    """
+    path = directory / TRIALS
+    if not path.exists():
+        raise FormatError(f"run directory must have a {TRIALS}, got {directory}")
+    with _damage(path), closing(_open(path)) as found:
+        found.row_factory = sqlite3.Row
+        for row in found.execute("select * from trials order by idx"):
+            values = dict(row)
+            values["choices"] = np.frombuffer(values["choices"], "<u2").tolist()
+            for name in ("costs", "metrics", "search_metrics"):
+                values[name] = json.loads(values[name])
+            yield values
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """A connection to a database of trials, which is made where it is missing."""
+    found = sqlite3.connect(path, timeout=30)
+    try:
+        found.execute("pragma journal_mode = wal")
+        found.execute("pragma synchronous = full")  # also a power cut loses no trial
+        version = int(found.execute("pragma user_version").fetchone()[0])
+        if version not in (0, SCHEMA_VERSION):
+            raise FormatError(f"{path} must have schema version {SCHEMA_VERSION}, got {version}")
+        with found:
+            found.execute(_SCHEMA)
+            found.execute(f"pragma user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Errors of a database that is none as FormatError, naming the file."""
+    try:
+        yield
+    except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{path} must be a database of trials, got {error!r}") from None
+
+
+def _row(trial: Trial) -> tuple[Any, ...]:
+    return (
+        trial.index,
+        np.array(trial.candidate.choices, "<u2").tobytes(),
+        trial.seed,
+        trial.score,
+        trial.violation,
+        json.dumps(dict(trial.costs)),
+        json.dumps(dict(trial.metrics), allow_nan=False),
+        trial.n_images,
+        trial.wall_s,
+        trial.cpu_s,
+        trial.search_images,
+        json.dumps(dict(trial.search_metrics), allow_nan=False),
+        trial.search_wall_s,
+        trial.search_cpu_s,
+    )
+
+
+def _trial(space: Space, row: tuple[Any, ...]) -> Trial:
+    index, choices, seed, score, violation, costs, metrics, n_images, wall_s, cpu_s, *search = row
+    return Trial(
+        index=index,
+        candidate=space.candidate(np.frombuffer(choices, "<u2").tolist()),
+        seed=seed,
+        costs=json.loads(costs),
+        score=score,
+        metrics=json.loads(metrics),
+        n_images=n_images,
+        violation=violation,
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        search_images=search[0],
+        search_metrics=json.loads(search[1]),
+        search_wall_s=search[2],
+        search_cpu_s=search[3],
+    )
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,10 +17,12 @@ from searchers.base import (
     Evaluation,
     Evaluator,
     History,
+    Pool,
     SearchContext,
     Trial,
     is_one_shot,
     run,
+    searcher_rng,
 )
 from searchers.options import resolve
 from searchers.store import (
@@ -90,6 +92,29 @@ class Study:
         """
         return resolve(self.searcher, searchers.get(self.searcher), self.options)
 
+    def check_workers(self, n_workers: int) -> None:
+        """Refuse workers that would have nothing to do.
+
+        Raises:
+            ConfigError: several, for a searcher that proposes one candidate at a time.
+            NpusimError: see `check`.
+        """
+        if n_workers < 1:
+            raise ConfigError(f"workers must be at least 1, got {n_workers}")
+        make, options = searchers.get(self.searcher), self.all_options()
+        if n_workers == 1:
+            return
+        batch = 1
+        if not is_one_shot(make):
+            made = make(self.space, self.limit, searcher_rng(self.seed), **options)
+            batch = getattr(made, "batch", 1)
+        if batch == 1:
+            hint = "; its option batch lets it propose more" if "batch" in options else ""
+            raise ConfigError(
+                f"workers of searcher {self.searcher!r} must be 1, since it proposes one candidate "
+                f"at a time, got {n_workers}{hint}"
+            )
+
     def check(self, directory: Path, evaluator: Mapping[str, Any]) -> None:
         """Refuse what cannot be run, before anything is written.
 
@@ -149,6 +174,7 @@ def run_study(
     evaluator: HeldOutEvaluator,
     *,
     device: str = "cpu",
+    pool: Pool | None = None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
     on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -160,6 +186,7 @@ def run_study(
         directory: of the run.
         evaluator: must have ``search_data`` for a one-shot searcher, see `TrainingEvaluator`.
         device: where a one-shot searcher trains.
+        pool: evaluates candidates side by side, see `Study.check_workers`.
         on_trial, should_stop: see `searchers.base.run`.
         on_progress: hears how far the training of a one-shot searcher is, see `SearchContext`.
 
@@ -180,6 +207,7 @@ def run_study(
             options=study.all_options(),
             context=context,
             store=store,
+            pool=pool,
             on_trial=on_trial,
             should_stop=should_stop,
         )

@@ -30,6 +30,8 @@ class UniformPrecision:
         InfeasibleError: none of these networks is within the limit.
     """
 
+    batch = 64  # it learns nothing
+
     def __init__(self, space: Space, limit: Limit, rng: np.random.Generator):
         require_feasible(space, limit)
         rows = _uniform_choices(space)

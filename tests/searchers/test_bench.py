@@ -102,7 +102,7 @@ def test_a_killed_worker_is_reported_and_the_rest_is_kept(results, tmp_path):
     with pytest.raises(BrokenProcessPool):
         run(tmp_path / "bench", make, workers=2)
     assert not marker.exists()
-    stored = list((tmp_path / "bench").glob("*/trials.jsonl"))
+    stored = list((tmp_path / "bench").glob("*/trials.sqlite"))
     assert stored
     again = run(tmp_path / "bench", make, workers=2)
     assert without_times(again) == without_times(results)

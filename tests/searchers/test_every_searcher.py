@@ -149,7 +149,7 @@ class TestEverySearcher:
             evaluator = Planted(SPACE)
             replayed: list[Trial] = []
             with store_of(name, tmp_path / str(at), evaluator) as store:
-                assert len(store.trials()) == at
+                assert len(store) == at
                 found = history(
                     name, evaluator=evaluator, budget=budget, store=store, on_trial=replayed.append
                 )

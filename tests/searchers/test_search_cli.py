@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from npusim.cli import main
+from searchers.store import TRIALS, count_trials, rows
 from spaces.digits import digits
 
 FAST = ("--epochs", "1", "--final-epochs", "1")
@@ -36,8 +37,7 @@ def parts():
 
 
 def trials(directory: Path) -> list[dict]:
-    found = [json.loads(line) for line in (directory / "trials.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in trial.items() if not k.endswith("_s")} for trial in found]
+    return [{k: v for k, v in row.items() if not k.endswith("_s")} for row in rows(directory)]
 
 
 def test_search_prints_a_table_and_resumes(cli, parts, tmp_path):
@@ -92,6 +92,11 @@ def test_bench_prints_a_table_and_writes_its_files(cli, parts, tmp_path):
         (("--size", "1KB", "--trials", "0"), "budget in trials must be more than 0, got 0"),
         (("--size", "1KB", "--seed", "-1"), "seed must be at least 0, got -1"),
         (("--size", "1KB", "--epochs", "0"), "epochs must be at least 1, got 0"),
+        (
+            ("--size", "1KB", "--workers", "2"),
+            "workers of searcher 'evolution' must be 1, since it",
+        ),
+        (("--size", "1KB", "--workers", "0"), "workers must be at least 1, got 0"),
         ((), "missing option '--size'"),
     ],
 )
@@ -151,7 +156,7 @@ def start(*args: str) -> subprocess.Popen:
 
 def wait_for_trials(process: subprocess.Popen, directory: Path, n: int) -> None:
     deadline = time.monotonic() + 120
-    while sum(p.read_bytes().count(b"\n") for p in directory.rglob("trials.jsonl")) < n:
+    while sum(count_trials(path.parent) for path in directory.rglob(TRIALS)) < n:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "no trials in time"
         time.sleep(0.05)
@@ -186,10 +191,10 @@ def test_an_interrupted_bench_goes_on(cli, parts, tmp_path, sent, code):
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err.strip() == "npusim: interrupted" or sent == signal.SIGKILL
-    begun = {path.parent.name: trials(path.parent) for path in tmp_path.rglob("trials.jsonl")}
+    begun = {path.parent.name: trials(path.parent) for path in tmp_path.rglob(TRIALS)}
     assert cli(*args, "--out", str(tmp_path / "b"))[0] == 0
     assert cli(*args, "--workers", "1", "--out", str(tmp_path / "alone"))[0] == 0
-    for path in (tmp_path / "alone").rglob("trials.jsonl"):
+    for path in (tmp_path / "alone").rglob(TRIALS):
         name = path.parent.name
         assert trials(tmp_path / "b" / name) == trials(path.parent)
         assert trials(path.parent)[: len(begun.get(name, []))] == begun.get(name, [])

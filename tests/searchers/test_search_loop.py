@@ -142,8 +142,8 @@ def test_stored_trials_of_another_searcher_are_not_replayed():
         def __init__(self, trials):
             self.kept = list(trials)
 
-        def trials(self):
-            return self.kept
+        def get(self, index):
+            return self.kept[index]
 
         def append(self, trial):
             self.kept.append(trial)

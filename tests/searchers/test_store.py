@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import shutil
+import sqlite3
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,7 @@ from planted import Killed, Planted
 import searchers
 from npusim.errors import ConfigError, FormatError, InfeasibleError, UnknownNameError
 from searchers.base import Budget
-from searchers.store import RunStore, trial_from_json, trial_to_json, write_json
+from searchers.store import RunStore, count_trials, rows, write_json
 from searchers.study import Study, StudyResult, held_out_seed, run_study
 from spaces.digits import digits
 from spaces.limits import Limit
@@ -49,9 +53,12 @@ def without_times(result: StudyResult) -> dict:
 
 
 def test_trials_come_back_as_they_were(tmp_path):
-    for trial in finished(tmp_path).history:
-        text = json.dumps(trial_to_json(trial))
-        assert trial_from_json(SPACE, json.loads(text)) == trial
+    kept = finished(tmp_path).history
+    with opened(tmp_path) as store:
+        assert [store.get(i) for i in range(len(kept))] == list(kept)
+        assert store.get(len(kept)) is None
+        assert len(store) == count_trials(tmp_path) == len(kept)
+    assert [row["choices"] for row in rows(tmp_path)] == [list(t.candidate.choices) for t in kept]
 
 
 def test_a_finished_run_is_not_evaluated_again(tmp_path):
@@ -83,17 +90,20 @@ def test_the_directory_has_the_result_and_the_best_candidate(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-@pytest.mark.parametrize("cut", [1, 40, 200])
-def test_half_a_line_at_the_end_is_cut_off(tmp_path, cut):
-    whole = finished(tmp_path)
-    path = tmp_path / "trials.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:5]) + lines[5][:cut])
+def opened(directory: Path) -> RunStore:
+    return RunStore(directory, SPACE, study().identity(Planted(SPACE).identity()))
+
+
+def test_trials_may_finish_in_another_order(tmp_path):
+    whole = finished(tmp_path / "whole")
+    with opened(tmp_path / "run") as store:
+        for index in (5, 0, 3):
+            store.append(whole.history[index])
     evaluator = Planted(SPACE)
-    again = finished(tmp_path, evaluator)
-    assert evaluator.n_evaluated == 3
+    again = finished(tmp_path / "run", evaluator)
+    assert evaluator.n_evaluated == 5
     assert without_times(again) == without_times(whole)
-    assert len(path.read_bytes().splitlines()) == 8
+    assert again.history[5] == whole.history[5]
 
 
 def _moments(directory: Path, kept: Path, evaluator: Planted) -> dict[Path, int]:
@@ -131,8 +141,9 @@ def test_a_process_may_be_killed_at_any_moment(tmp_path):
     moments = _moments(tmp_path / "run", tmp_path / "kept", Planted(SPACE))
     names = {frozenset(path.name for path in at.glob("*")) for at in moments}
     # no directory or an empty one, run.json begun, run.json, and one more file at a time
-    for files in ("", "run.json.part", "run.json", "run.json trials.jsonl"):
+    for files in ("", "run.json.part", "run.json"):
         assert frozenset(files.split()) in names
+    assert any("trials.sqlite-wal" in files for files in names)
     assert len(moments) >= 3 + 3 + 2 * 3
     whole = without_times(finished(tmp_path / "undisturbed", trials=3))
     for at, n_evaluated in moments.items():
@@ -203,11 +214,10 @@ def test_what_cannot_run_leaves_no_directory(tmp_path, changes, error):
     [
         ("run.json", "{", r"run.json must be JSON"),
         ("run.json", "[]", r"run.json must be a JSON object, got list"),
-        ("run.json", '{"format": "npusim.run", "version": 9}', r"run.json must be .*version 1"),
+        ("run.json", '{"format": "npusim.run", "version": 9}', r"run.json must be .*version 2"),
         ("test.json", "", r"test.json must be JSON"),
-        ("trials.jsonl", "{}\n", r"trials.jsonl must have a trial in line 1"),
-        ("trials.jsonl", "nonsense\n", r"trials.jsonl must have a trial in line 1"),
-        ("trials.jsonl", "\xff\n", r"trials.jsonl must have a trial in line 1"),
+        ("trials.sqlite", "nonsense" * 1000, r"trials.sqlite must be a database of trials"),
+        ("trials.sqlite", "\xff" * 9000, r"trials.sqlite must be a database of trials"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, content, message):
@@ -217,12 +227,54 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
         finished(tmp_path)
 
 
-def test_missing_lines_are_noticed(tmp_path):
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("pragma user_version = 9", r"trials.sqlite must have schema version 1, got 9"),
+        ("update trials set choices = x'00'", r"trials.sqlite must be a database of trials, got"),
+        ("update trials set choices = x'ffff'", r"trials.sqlite must be a database of trials, got"),
+        ("update trials set costs = '{'", r"trials.sqlite must be a database of trials, got"),
+        ("drop table trials; create table trials (x)", r"must be a database of trials, got"),
+    ],
+)
+def test_other_content_of_the_database_is_refused(tmp_path, statement, message):
     finished(tmp_path)
-    path = tmp_path / "trials.jsonl"
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
-    with pytest.raises(FormatError, match=r"must have trial 0 in line 1, got 1"):
+    with closing(sqlite3.connect(tmp_path / "trials.sqlite")) as database:
+        database.executescript(statement)
+    with pytest.raises(FormatError, match=message):
         finished(tmp_path)
+
+
+def test_runs_of_an_earlier_format_are_refused(tmp_path):
+    (tmp_path / "run.json").write_text('{"format": "npusim.run", "version": 1}')
+    (tmp_path / "trials.jsonl").write_text("{}\n")
+    with pytest.raises(FormatError, match=r"version 2, got \('npusim.run', 1\)"):
+        finished(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_million_trials_stay_usable(tmp_path):
+    """Each look-up and each further trial takes as long as in a store of a few."""
+    trial = finished(tmp_path / "few").history[0]
+    finished(tmp_path / "many", trials=1)
+
+    def seconds(directory: Path) -> float:
+        with opened(directory) as store:
+            first, start = len(store), time.process_time()
+            for i in range(200):
+                store.append(dataclasses.replace(trial, index=first + i))
+                assert store.get(i % first).score is not None
+            return time.process_time() - start
+
+    with closing(sqlite3.connect(tmp_path / "many" / "trials.sqlite")) as database, database:
+        fields = "choices, seed, score, violation, costs, metrics, n_images, wall_s, cpu_s, "
+        fields += "search_images, search_metrics, search_wall_s, search_cpu_s"
+        database.execute(
+            "with recursive n(i) as (select 1 union all select i + 1 from n where i < 999999) "
+            f"insert into trials select i, {fields} from n, trials where idx = 0"
+        )
+    assert count_trials(tmp_path / "many") == 10**6
+    assert seconds(tmp_path / "many") < 3 * seconds(tmp_path / "few") + 0.2
 
 
 def test_trials_without_a_header_are_refused(tmp_path):
