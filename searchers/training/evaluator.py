@@ -45,6 +45,10 @@ class TrainEvaluator:
         settings = asdict(self._config) | {"recipe": asdict(self._recipe)}
         return {"evaluator": "train", "data_set": self._space.data_set, **settings}
 
+    def search_data(self) -> tuple[Split, Split]:
+        """The training and the validation data, for searchers that train themselves."""
+        return self._data.train, self._data.validation
+
     def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
         """Train on the training data for `epochs`, score on the validation data."""
         return self._fit_and_score(

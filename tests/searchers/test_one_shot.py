@@ -13,6 +13,7 @@ import searchers
 from npusim.errors import ConfigError
 from searchers.base import Budget, SearchContext, run
 from searchers.data import Split
+from searchers.evaluators import TrainConfig, training
 from searchers.study import Study, run_study
 from spaces.digits import digits
 from spaces.limits import Limit
@@ -101,3 +102,10 @@ def test_an_evaluator_without_data_is_refused(registered, tmp_path):
 def test_the_loop_needs_a_context_for_it():
     with pytest.raises(ConfigError, match="a one-shot searcher must get a context to train in"):
         run(OneShot, SPACE, LIMIT, Planted(SPACE), Budget(trials=1), seed=0)
+
+
+def test_the_evaluator_of_npusim_search_has_data_but_the_test_data():
+    for name in ("torch", "sklearn"):
+        pytest.importorskip(name, reason=f"needs {name}")
+    train, validation = training(SPACE, TrainConfig()).search_data()
+    assert (len(train.labels), len(validation.labels)) == (1077, 360)
