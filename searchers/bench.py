@@ -26,6 +26,7 @@ import numpy as np
 
 from npusim.errors import ConfigError
 from searchers.base import Budget
+from searchers.options import parse_label
 from searchers.stats import bootstrap_mean, relative_improvement
 from searchers.store import count_trials
 from searchers.study import HeldOutEvaluator, Study, run_study
@@ -60,7 +61,7 @@ class Benchmark:
 
     Args:
         space: searched by all.
-        searchers: registered names.
+        searchers: registered names, with options as in ``evolution:population=20``.
         limits: of one measure.
         n_seeds: seeds 0..n_seeds-1 are run for each strategy and limit.
         trials: budget of each study.
@@ -94,10 +95,11 @@ class Benchmark:
             for limit in self.limits:
                 for label in (*self.searchers, REFERENCE):
                     reference = label == REFERENCE
-                    searcher = "random" if reference else label
+                    searcher, options = parse_label("random" if reference else label)
                     budget = Budget(trials=1 if reference else self.trials)
-                    directory = f"{'reference' if reference else label}-{limit.most}-{seed}"
-                    study = Study(self.space, searcher, limit, budget, seed)
+                    name = "reference" if reference else label.replace(":", "+")
+                    directory = f"{name}-{limit.most}-{seed}"
+                    study = Study(self.space, searcher, limit, budget, seed, options)
                     found.append(Cell(label, study, directory))
         return found
 

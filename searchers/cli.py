@@ -149,7 +149,7 @@ def search(
     "--searchers",
     default="random,evolution",
     show_default=True,
-    help="Strategies, comma-separated.",
+    help="Strategies, comma-separated, with options as in evolution:population=20.",
 )
 @click.option(
     "--sizes", default="1KB", show_default=True, help=f"Limits, comma-separated, {SIZE_HELP}."

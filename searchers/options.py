@@ -91,6 +91,19 @@ def parse(texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def parse_label(text: str) -> tuple[str, dict[str, str]]:
+    """A searcher with options as a benchmark names it: its name and ``:name=value`` for each.
+
+    Raises:
+        ConfigError: an option is not written so, or given twice.
+
+    >>> parse_label("evolution:population=20:tournament=5")
+    ('evolution', {'population': '20', 'tournament': '5'})
+    """
+    name, *options = text.split(":")
+    return name, parse(options)
+
+
 def _plain(kind: Any) -> list[Any]:
     """The types that a hint is made of, those of `Literal` being the values'; None left out."""
     if typing.get_origin(kind) is typing.Literal:

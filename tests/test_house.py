@@ -39,6 +39,7 @@ TORCH_FILES = {
     "searchers/udc/sampling.py",
     "searchers/udc/search.py",
     "searchers/udc/supernet.py",
+    "searchers/zero_cost.py",
     "spaces/nets/activations.py",
     "spaces/nets/candidate_net.py",
     "spaces/nets/files.py",

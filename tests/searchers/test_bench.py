@@ -90,6 +90,15 @@ def test_workers_do_not_change_the_numbers(results, tmp_path):
     assert without_times(run(tmp_path, workers=2)) == without_times(results)
 
 
+def test_strategies_may_have_options(tmp_path):
+    labels = ("evolution", "evolution:population=3:tournament=2")
+    found = run(tmp_path, searchers=labels, n_seeds=1)
+    options = {cell["searcher"]: cell["options"] for cell in found["cells"]}
+    assert options[labels[0]]["population"] is None
+    assert (options[labels[1]]["population"], options[labels[1]]["tournament"]) == (3, 2)
+    assert {row["searcher"] for row in found["summary"]} >= {*labels}
+
+
 def test_more_seeds_extend_what_is_there(results, tmp_path):
     run(tmp_path, n_seeds=1)
     assert without_times(run(tmp_path)) == without_times(results)
