@@ -15,10 +15,11 @@ from npusim.errors import ConfigError, NpusimError, PluginError, UnknownNameErro
 
 GROUPS = (
     *("npusim.commands", "npusim.schemes", "npusim.searchers", "npusim.spaces"),
-    "npusim.workloads",
+    *("npusim.reports", "npusim.workloads"),
 )
-"""What can be plugged in: commands of the CLI, compression schemes, searchers, search spaces, and
-what makes a `npusim.cost.what_if.Workload` of a MODEL that is no file."""
+"""What can be plugged in: commands of the CLI, compression schemes, searchers, search spaces, what
+makes sections of a report of an INPUT (see `npusim.report.reader`), and what makes a
+`npusim.cost.what_if.Workload` of a MODEL that is no file."""
 
 
 @cache

@@ -16,9 +16,10 @@ from npusim.schemes import Scheme
 
 BUILTIN = {
     "npusim.commands": {
-        *("bench", "calibrate", "compress", "diff", "estimate", "search", "stream", "sweep"),
-        "validate",
+        *("bench", "calibrate", "compress", "diff", "estimate", "report", "search", "stream"),
+        *("sweep", "validate"),
     },
+    "npusim.reports": {"benches", "runs"},
     "npusim.schemes": {"ethos-u-mlw", "raw"},
     "npusim.searchers": {"evolution", "random"},
     "npusim.spaces": {"digits"},

@@ -160,7 +160,7 @@ def _compare(options: dict[str, Any]) -> list[Comparison]:
         system = options["system"] or DEFAULT_SYSTEM_CONFIG
         npu = machine(npu, system, options["memory_mode"] or DEFAULT_MEMORY_MODE)
     points = conditions(
-        nonzeros=[round(1 - share, 12) for share in _fractions(options["prune"])] or [1.0],
+        nonzeros=[round(1 - share, 12) for share in fractions(options["prune"])] or [1.0],
         bits=_numbers("--bits", options["bits"]) or [None],
         clusters=_numbers("--cluster", options["clusters"]) or [None],
         patterns=_patterns(options["patterns"]) or [None],
@@ -243,7 +243,7 @@ def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _fractions(text: str | None) -> list[float]:
+def fractions(text: str | None) -> list[float]:
     """Comma-separated numbers in 0..1; ``10%`` is 0.1."""
     fractions = []
     for item in [] if text is None else text.split(","):

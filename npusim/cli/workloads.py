@@ -49,7 +49,7 @@ def load_workloads(texts: Sequence[str], options: Mapping[str, Any]) -> list[Wor
     files: list[str] = []
     found = []
     for text in dict.fromkeys(texts):
-        if _is_candidate(text):
+        if is_candidate(text):
             candidate = registry.get(_GROUP, "candidate")(text)
             found.append(candidate if statistics is None else candidate.expecting(statistics))
         else:
@@ -84,7 +84,7 @@ def _statistics(text: str) -> WeightStatistics:
     return WeightStatistics(**values)
 
 
-def _is_candidate(text: str) -> bool:
+def is_candidate(text: str) -> bool:
     """Whether it names a candidate: a file of one, or SPACE:CHOICE where there is no such file."""
     if text.endswith(".json"):
         return True

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sections of reports about searches and benchmarks: their numbers are those of the runs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from planted import Failing, Planted
+
+import spaces
+from npusim.errors import ConfigError, FormatError
+from npusim.report.page import rows_of
+from searchers.base import Budget
+from searchers.bench import REFERENCE, Benchmark, run_benchmark
+from searchers.page_benches import BenchReader, bench_section
+from searchers.page_runs import RunReader, section_of
+from searchers.store import write_json
+from searchers.stored import read_run
+from searchers.study import Study, run_study
+from spaces.concrete import concrete_layers
+from spaces.drawing import drawings
+from spaces.estimate import estimate
+from spaces.limits import Limit
+
+DIGITS = spaces.get("digits")
+
+
+def silent(_: float) -> None:
+    """Progress that nobody follows."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two runs of the same space."""
+    root = tmp_path_factory.mktemp("runs")
+    for searcher, seed, evaluator in (("random", 0, Failing), ("evolution", 1, Planted)):
+        study = Study(DIGITS, searcher, Limit.size("1KB"), Budget(trials=25), seed)
+        run_study(study, root / searcher, evaluator(DIGITS))
+    return [root / "random", root / "evolution"]
+
+
+@pytest.fixture(scope="module")
+def runs(folders):
+    return {folder.name: read_run(folder) for folder in folders}
+
+
+class TestReadRun:
+    def test_is_what_was_run(self, folders, runs):
+        run = runs["evolution"]
+        assert (len(run.trials), run.header["seed"], str(run.limit)) == (25, 1, "1.00 KB")
+        assert run.result == json.loads((folders[1] / "result.json").read_text())
+        assert run.space == DIGITS
+
+    def test_of_another_space_is_refused(self, folders, tmp_path):
+        header = json.loads((folders[0] / "run.json").read_text())
+        write_json(tmp_path / "run.json", header | {"space": {"name": "digits", "hash": "0"}})
+        with pytest.raises(ConfigError, match=r"^space 'digits' of run .* must be the registered"):
+            read_run(tmp_path)
+
+    def test_of_another_version_is_refused(self, folders, tmp_path):
+        header = json.loads((folders[0] / "run.json").read_text())
+        write_json(tmp_path / "run.json", {**header, "version": 1})
+        with pytest.raises(FormatError, match=r"must be npusim.run version 2, got .*1\)$"):
+            read_run(tmp_path)
+
+    def test_without_a_limit_is_refused(self, folders, tmp_path):
+        header = json.loads((folders[0] / "run.json").read_text())
+        write_json(tmp_path / "run.json", {**header, "limit": {"most": 1}})
+        with pytest.raises(FormatError, match=r"must name a space and a limit, got TypeError"):
+            read_run(tmp_path)
+
+
+class TestRuns:
+    def test_trials_are_those_of_the_runs(self, runs):
+        rows = rows_of(section_of(runs).data["trials"])
+        expected = {
+            (name, trial.index): (100 * trial.score, trial.valid, trial.costs["size_bits"] / 8000)
+            for name, run in runs.items()
+            for trial in run.trials
+            if trial.score is not None
+        }
+        found = {(r["run"], r["trial"]): (r["score %"], r["valid"], r["size KB"]) for r in rows}
+        assert set(found) == set(expected)
+        for key, values in expected.items():
+            assert found[key] == pytest.approx(values, abs=1e-4)
+        assert len(found) < 50  # some gave no score
+
+    def test_progress_ends_with_the_best(self, runs):
+        rows = rows_of(section_of(runs).data["progress"])
+        for name, run in runs.items():
+            own = [row for row in rows if row["run"] == name]
+            scores = [row["best %"] for row in own]
+            best = max(trial.merit for trial in run.trials)
+            assert scores == sorted(scores)
+            assert (own[-1]["trials"], scores[-1]) == (25, pytest.approx(100 * best))
+
+    def test_the_table_has_the_tests(self, runs):
+        rows = {row["run"]: row for row in rows_of(section_of(runs).data["runs"])}
+        test = runs["evolution"].result["test"]["accuracy"]
+        assert rows["evolution"]["test %"] == pytest.approx(100 * test)
+        assert rows["random"]["valid %"] < 100 == rows["evolution"]["valid %"]
+        assert 0 < rows["evolution"]["limit used %"] <= 100
+
+    def test_none_beats_the_front(self, runs):
+        section = section_of(runs)
+        front = rows_of(section.data["front"])
+        for row in rows_of(section.data["trials"]):
+            better = [
+                each
+                for each in front
+                if each["score %"] >= row["score %"] and each["size KB"] <= row["size KB"]
+            ]
+            assert better or not row["valid"]
+        costs = {
+            estimate(DIGITS, trial.candidate).total_cycles
+            for run in runs.values()
+            for trial in run.trials
+        }
+        assert {row["cycles"] for row in front} <= costs
+
+    def test_drawings_are_of_the_trials(self, runs):
+        section = section_of(runs)
+        for row in rows_of(section.data["trials"])[:5]:
+            trial = runs[row["run"]].trials[row["trial"]]
+            drawn = section.drawings.columns(row["drawing"])
+            layers = concrete_layers(DIGITS, trial.candidate)
+            assert drawn["channels"] == [layer.ofm_depth for layer in layers]
+
+    def test_a_run_without_scores(self, folders, tmp_path):
+        (tmp_path / "run.json").write_bytes((folders[0] / "run.json").read_bytes())
+        section = section_of({"none": read_run(tmp_path)})
+        assert [part.name for part in section.parts] == ["runs"]
+        assert section.data["runs"]["best %"] == [None]
+
+    def test_reader(self, folders, tmp_path):
+        reader, fractions = RunReader(), []
+        assert reader.reads(str(folders[0]))
+        assert not reader.reads(str(tmp_path))
+        (section,) = reader.sections([str(folder) for folder in folders], fractions.append)
+        assert (section.name, fractions) == ("searches-digits", [1.0])
+        with pytest.raises(ConfigError, match=r"^names of run directories must differ, got"):
+            reader.sections([str(folders[0]), f"{folders[0]}/."], silent)
+
+
+class TestDrawings:
+    @pytest.mark.parametrize("name", ["digits", "cifar100", "nas_bench_201"])
+    def test_are_the_concrete_layers(self, name):
+        space = spaces.get(name)
+        choices = space.canonical(space.sample_many(np.random.default_rng(0), 20))
+        (layers, channels, bits, kept), rows = drawings(space, choices)
+        for one, own in zip(choices.tolist(), rows, strict=True):
+            found = concrete_layers(space, space.candidate(one))
+            names = [each.layer.name for each in found]
+            assert [layers["layer"][row[0]] for row in own] == names
+            assert [channels["channels"][row[1]] for row in own] == [e.ofm_depth for e in found]
+            for place, (row, each) in enumerate(zip(own, found, strict=True)):
+                assert bits["bits"][row[2]] == (each.bitwidth if each.n_weights else None)
+                if each.n_weights:
+                    fraction = each.n_nonzero / each.n_weights
+                    assert kept["kept_fraction"][row[3]] == pytest.approx(fraction, abs=1e-3)
+                distances = sorted(place - names.index(source) for source in each.inputs)
+                assert sorted(layers["skips"][row[0]]) == [d for d in distances if d > 1]
+
+
+class TestBenches:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, tmp_path_factory):
+        path = tmp_path_factory.mktemp("bench") / "small"
+        limits = (Limit.size("0.5KB"), Limit.size("1KB"))
+        benchmark = Benchmark(DIGITS, ("random", "evolution"), limits, 3, 6)
+        write_json(path / "results.json", run_benchmark(benchmark, path, Planted, 1))
+        return path
+
+    @pytest.fixture
+    def results(self, folder):
+        return json.loads((folder / "results.json").read_text())
+
+    def test_table(self, results):
+        rows = rows_of(bench_section("small", results).data["summary"])
+        assert [row["searcher"] for row in rows] == ["random", "evolution", REFERENCE] * 2
+        for row, summary in zip(rows, results["summary"], strict=True):
+            assert row["test %"] == pytest.approx(100 * summary["accuracy"]["mean"])
+            assert row["within limit %"] == 100
+        ranks = [row["mean rank"] for row in rows]
+        assert ranks[2] is ranks[5] is None
+        assert ranks[0] + ranks[1] == pytest.approx(3)
+        scores = {
+            (cell["searcher"], cell["seed"]): cell["test"]["accuracy"]
+            for cell in results["cells"]
+            if cell["limit"]["most"] == 4000
+        }
+        wins = sum(scores["random", s] > scores["evolution", s] for s in range(3))
+        ties = sum(scores["random", s] == scores["evolution", s] for s in range(3))
+        assert ranks[0] == pytest.approx(2 - (wins + ties / 2) / 3)
+
+    def test_bands_hold_their_means(self, results):
+        rows = rows_of(bench_section("small", results).data["curves"])
+        assert {row["trials"] for row in rows} == {*range(1, 7)}
+        assert len(rows) == 2 * 2 * 6
+        assert all(row["low %"] <= row["best %"] <= row["high %"] for row in rows)
+
+    def test_a_result_beyond_the_limit_is_told(self, results):
+        results["cells"][0]["best"]["costs"]["size_bits"] = 4001
+        row = rows_of(bench_section("small", results).data["summary"])[0]
+        assert row["within limit %"] == pytest.approx(200 / 3)
+
+    def test_reader(self, folder, tmp_path):
+        reader = BenchReader()
+        assert reader.reads(str(folder))
+        assert not reader.reads(str(tmp_path))
+        found = reader.sections([str(folder)], silent)
+        assert [section.name for section in found] == [*("bench-small", "searches-digits-small")]
+        assert len(found[1].data["runs"]["run"]) == 18
+        (tmp_path / "results.json").write_text('{"cells": []}')
+        with pytest.raises(FormatError, match=r"results.json must have cells, got none$"):
+            reader.sections([str(tmp_path)], silent)
