@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import spaces
+from npusim.cli.output import shows_progress, table_text
 from npusim.errors import ConfigError
 from searchers.base import Budget, is_one_shot
 from searchers.evaluators import TrainConfig, training
@@ -255,9 +255,7 @@ def _require_plots() -> None:
 
 
 def _print(table: Any) -> None:
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    click.echo(table_text([table]).rstrip("\n"))
 
 
 @contextmanager
@@ -285,7 +283,7 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int | None, str], Non
         TimeRemainingColumn(),
     )
     with Progress(
-        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+        *columns, console=Console(stderr=True), disable=not shows_progress(), transient=True
     ) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done, doing: progress.update(task, completed=done, description=doing)

@@ -80,13 +80,16 @@ _HANDLER = _ToStderr()
 )
 @click.version_option(__version__, prog_name="npusim")
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr what takes time, and why.")
+@click.option("-q", "--quiet", is_flag=True, help="Print results and errors, nothing else.")
 @click.pass_context
-def npusim(ctx: click.Context, verbose: bool) -> None:
+def npusim(ctx: click.Context, verbose: bool, quiet: bool) -> None:
     """Simulate, cost and search neural networks for the Arm Ethos-U55 NPU."""
     log = logging.getLogger("npusim")
     log.addHandler(_HANDLER)
-    quiet = logging.INFO if sys.stderr.isatty() else logging.WARNING
-    log.setLevel(logging.DEBUG if verbose else quiet)
+    if quiet and verbose:
+        raise click.UsageError("--quiet must not go with --verbose, got both")
+    level = logging.INFO if sys.stderr.isatty() else logging.WARNING
+    log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else level)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -25,7 +25,7 @@ _DEFAULT_ENCODERS = ("regor", "legacy", "tight")
 
 
 @click.command()
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.argument("models", metavar="MODEL...", nargs=-1, type=click.Path(), required=True)
 @click.option("--npu", default="ethos-u55-128", show_default=True, help="NPU preset.")
 @click.option(
     "--encoder",

@@ -16,7 +16,7 @@ from npusim.errors import ConfigError
 
 
 @click.command()
-@click.argument("models", metavar="MODEL [MODEL]", nargs=-1, required=True)
+@click.argument("models", metavar="MODEL [MODEL]", nargs=-1, type=click.Path(), required=True)
 @hardware_options
 @click.option(
     "--then",

@@ -25,7 +25,7 @@ _PLOT_KINDS = ("layers", "roofline", "memory", "waterfall")
 
 
 @click.command()
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.argument("models", metavar="MODEL...", nargs=-1, type=click.Path(), required=True)
 @hardware_options
 @schedule_options
 @click.option("--ops", is_flag=True, help="Every operation, also where there are several tables.")

@@ -19,6 +19,14 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _ALL: Final = "all"
 _UNITS: Final = {"": 1, "b": 1, "kib": 1024, "mib": 1024**2, "kb": 1000, "mb": 1000**2}
 
+
+def _npus(start: str) -> list[str]:
+    """Presets whose name begins so, for the shell's completion."""
+    from npusim import npu
+
+    return [name for name in npu.names() if name.startswith(start)]
+
+
 _HARDWARE = (
     click.option(
         "--npu",
@@ -26,6 +34,7 @@ _HARDWARE = (
         multiple=True,
         default=("ethos-u55-128",),
         show_default=True,
+        shell_complete=lambda context, parameter, text: _npus(text),
         help="NPU presets, between commas or repeated; or all.",
     ),
     click.option(

@@ -78,14 +78,21 @@ def table_text(parts: Sequence[RenderableType]) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
+def shows_progress() -> bool:
+    """Whether progress is shown: on a terminal's stderr, unless ``npusim --quiet`` was said."""
+    context = click.get_current_context(silent=True)
+    quiet = context is not None and bool(context.find_root().params.get("quiet"))
+    return sys.stderr.isatty() and not quiet
+
+
 @contextmanager
 def progress(what: str, n_steps: int) -> Iterator[Callable[[float], None]]:
-    """A progress bar with time left on stderr, if that is a terminal.
+    """A progress bar with time left, where `shows_progress`.
 
     Yields:
         What tells how many of the `n_steps` are done; fractions count.
     """
-    if not sys.stderr.isatty():
+    if not shows_progress():
         yield lambda done: None
         return
     from rich.console import Console

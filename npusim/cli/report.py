@@ -27,7 +27,7 @@ _GROUP = "npusim.reports"
 
 
 @click.command()
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, type=click.Path(), required=True)
 @click.option(
     "--out", default="report.html", show_default=True, metavar="FILE.html", help="The page."
 )

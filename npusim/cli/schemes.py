@@ -67,7 +67,7 @@ def show(name: str, params: tuple[str, ...], output: str | None) -> None:
 
 
 @schemes.command()
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.argument("models", metavar="MODEL...", nargs=-1, type=click.Path(), required=True)
 @click.option(
     "--scheme",
     "names",

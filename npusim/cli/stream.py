@@ -10,7 +10,7 @@ from npusim.cli.output import FORMAT, OUTPUT, csv_text, emit, json_text, table_t
 
 
 @click.command()
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=click.Path())
 @click.option("--stream", "number", type=int, help="Only this stream of a compiled model, from 0.")
 @FORMAT
 @OUTPUT

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("models", metavar="[MODEL...]", nargs=-1)
+@click.argument("models", metavar="[MODEL...]", nargs=-1, type=click.Path())
 @click.option("--models", "folder", metavar="DIR", help="All .tflite files below this folder too.")
 @hardware_options
 @click.option(
