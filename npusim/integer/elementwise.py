@@ -25,6 +25,7 @@ from npusim.integer.operands import (
 )
 from npusim.integer.requantize import (
     Int64,
+    high_product,
     in_vectors,
     multiplier,
     rounded_away,
@@ -51,7 +52,12 @@ def _sum(op: Op, arrays: list[Any], profile: str, sign: int = 1) -> Codes:
     top = 2 * max(scale(tensor) for tensor in op.inputs)
     acc = np.zeros((), np.int64)
     for tensor, codes, s in pairs:
-        acc = acc + s * scaled(centred(tensor, codes) << 20, *multiplier(scale(tensor) / top))
+        m, right = multiplier(scale(tensor) / top)
+        term = scaled(centred(tensor, codes) << 20, m, right)
+        if profile == "litert_opt":  # vectors shift without rounding
+            floor = high_product(centred(tensor, codes) << 20, m) >> -right
+            term = np.where(in_vectors(term.size, 8).reshape(term.shape), floor, term)
+        acc = acc + s * term
     codes = scaled(acc, *multiplier(top / ((1 << 20) * scale(op.ofm))))
     return activated(op, codes + zero(op.ofm))
 

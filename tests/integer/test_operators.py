@@ -226,6 +226,23 @@ def test_operators_equal_tflite_micro(name):
     assert n_compared >= 3
 
 
+def test_optimised_sums_shift_their_terms_without_rounding():
+    """150.4999985 would otherwise be 150.5."""
+    net = NetworkBuilder("sum")
+    a = net.input((1, 16), scale=0.04282106086611748, zero_point=-128)
+    b = net.input((1, 16), scale=0.040989745408296585, zero_point=-7)
+    network = net.build(net.op("ADD", a, b, scale=0.04125797376036644, zero_point=-128))
+    inputs = [np.full((1, 16), code, np.int8) for code in (-50, 63)]
+    assert run(network, inputs, "litert_opt")[2].tolist() == [[22] * 16]
+    assert run(network, inputs, "litert_ref")[2].tolist() == [[23] * 16]
+    tflite_oracle.require()
+    given = dict(enumerate(inputs))
+    for profile, code in (("litert_opt", 22), ("litert_ref", 23)):
+        made = tflite_oracle.interpreter(to_bytes(network), RESOLVERS[profile])
+        (theirs,) = tflite_oracle.run(made, 0, given)
+        assert theirs.tolist() == [[code] * 16]
+
+
 def test_profiles_are_told_apart_by_what_is_drawn():
     found = set()
     for name in ("DEPTHWISE_CONV_2D", "MEAN", "RESIZE_BILINEAR", "QUANTIZE", "RELU6"):
