@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "npusim: Python must be 3.11 or later, got '$(PYTHON)'; set PYTHON=..." >&2; exit 2; }
 	"$(PYTHON)" -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --no-input --constraint constraints.txt --editable '.[dev,search,tensorboard,searchers,bench,plot,report,schemes,rtl,deploy,tflm,examples]'
+	$(BIN)/python -m pip install --quiet --no-input --constraint constraints.txt --editable '.[dev,search,tensorboard,searchers,bench,plot,report,schemes,rtl,deploy,onnx,tflm,examples]'
 	@touch $@
 
 test: setup

@@ -54,10 +54,10 @@ _DEFAULT_ENCODERS = ("regor", "legacy", "tight")
 def compress(context: click.Context, /, **options: Any) -> None:
     """What a model's weights take on the NPU, layer by layer.
 
-    MODEL is a quantized .tflite file or a quoted pattern of files. Bytes are exact: regor and
-    legacy are the encoders of Arm's compiler Vela (5.x and up to 4.x), tight is npusim's own;
-    entropy, eq4 and raw are the order-0 entropy of the coded values, eq. (4) of the UDC paper and
-    one byte a weight.
+    MODEL is a quantized .tflite file, an .onnx file or a quoted pattern of files. Bytes are exact:
+    regor and legacy are the encoders of Arm's compiler Vela (5.x and up to 4.x), tight is npusim's
+    own; entropy, eq4 and raw are the order-0 entropy of the coded values, eq. (4) of the UDC paper
+    and one byte a weight.
 
     JSON is one object for one model and a list for several; its keys are those of
     npusim.compress.CompressReport.to_json, with --sweep of npusim.sweep.Sweep.to_json.

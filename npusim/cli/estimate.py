@@ -68,10 +68,11 @@ _PLOT_KINDS = ("layers", "roofline", "memory", "waterfall")
 def estimate(**options: Any) -> None:
     """What networks cost on NPUs: cycles, memory, and why.
 
-    MODEL is a quantized .tflite file, a quoted pattern of files, or a candidate of a search space:
-    SPACE:largest, SPACE:smallest or SPACE:seed=N, or a .json file of one. One model on one NPU is
-    shown operation by operation, several as a row each. Cycles and SRAM are those that Arm's
-    compiler Vela 5.2.0 (regor) would print for the model, which are estimates themselves.
+    MODEL is a quantized .tflite file, an .onnx file, a quoted pattern of files, or a candidate of a
+    search space: SPACE:largest, SPACE:smallest or SPACE:seed=N, or a .json file of one. One model
+    on one NPU is shown operation by operation, several as a row each. Cycles and SRAM are those
+    that Arm's compiler Vela 5.2.0 (regor) would print for the model, which are estimates
+    themselves.
 
     JSON is one object for one cost and a list for several; its keys are those of
     npusim.cost.result.Cost.to_json, and with the options for them waterfall, bounds, energy,

@@ -111,10 +111,10 @@ def show(name: str, params: tuple[str, ...], output: str | None) -> None:
 def compare(**options: Any) -> None:
     """Every scheme on a model's weights: bytes, the decoder's cycles and area, an inference.
 
-    MODEL is a quantized .tflite file or a quoted pattern of files. Sizes are exact; with lists of
-    conditions all combinations are measured. Cycles and energy of an inference are those of
-    npusim estimate --scheme: what if the NPU read these streams. With --data or --inputs models
-    are run in LiteRT, conditioned and as they are.
+    MODEL is a quantized .tflite file, an .onnx file or a quoted pattern of files. Sizes are exact;
+    with lists of conditions all combinations are measured. Cycles and energy of an inference are
+    those of npusim estimate --scheme: what if the NPU read these streams. With --data or --inputs
+    models are run in LiteRT, conditioned and as they are.
 
     JSON is one object for one model and a list for several; its keys are those of
     npusim.schemes.lab.Comparison.to_json.

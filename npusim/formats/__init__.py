@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npusim.errors import ConfigError, FormatError, NpusimError
+from npusim.errors import ConfigError, FormatError, MissingExtraError, NpusimError
 
 if TYPE_CHECKING:
     import os
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def load(path: str | os.PathLike[str]) -> Network:
-    """The network in a .tflite file, named like the file without its ending.
+    """The network in a .tflite or .onnx file, named like the file without its ending.
+
+    ONNX models are read as `npusim.formats.onnx` says, which needs the extra [onnx].
 
     Raises:
         ConfigError: there is no such file, or it cannot be read.
@@ -35,7 +37,7 @@ def load(path: str | os.PathLike[str]) -> Network:
 
 
 def load_bytes(data: bytes, name: str = "model") -> Network:
-    """The network in the content of a .tflite file.
+    """The network in the content of a .tflite or .onnx file.
 
     Args:
         data: the whole content; constants of the network are views of it.
@@ -51,9 +53,18 @@ def load_bytes(data: bytes, name: str = "model") -> Network:
 
 
 def _read(data: bytes, name: str, source: str) -> Network:
-    from npusim.formats import tflite
+    from npusim.formats import onnx, tflite
 
     try:
-        return tflite.read(data, name)
+        return onnx.read(data, name) if _is_onnx(data) else tflite.read(data, name)
+    except MissingExtraError:
+        raise
     except NpusimError as error:
         raise FormatError(f"{source}: {error}") from None
+
+
+def _is_onnx(data: bytes) -> bool:
+    """Whether content starts with the version of ONNX's format, and is not a .tflite file's."""
+    from npusim.formats.tflite_schema import IDENTIFIER
+
+    return data[:1] == b"\x08" and data[4:8] != IDENTIFIER
