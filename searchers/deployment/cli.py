@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from npusim.deployment import Codes, Outputs, Runtime
     from npusim.hardware import Machine
     from npusim.network import Network
+    from searchers.deployment.trained import Data
     from spaces.nets import CandidateNet
 
 N_RANDOM: Final = 20
@@ -33,6 +34,7 @@ OPTION = click.option(
     metavar="KEY=VALUE",
     help="Option of the candidate's space, such as multiplier=1; may be repeated.",
 )
+DATA_SET = click.option("--data-set", help="Data set; else that of the training.")
 DATA = click.option("--data", type=PATH, help="Directory of data sets; else NPUSIM_DATA.")
 FINE_BIAS = click.option(
     "--fine-bias", is_flag=True, help="Biases in finer steps, for about half a percent of size."
@@ -48,6 +50,7 @@ AVERAGE_POOL = click.option(
 @OPTION
 @FINE_BIAS
 @AVERAGE_POOL
+@DATA_SET
 @DATA
 def export(
     run: Path,
@@ -55,6 +58,7 @@ def export(
     options_of_space: tuple[str, ...],
     fine_bias: bool,
     average_pool: bool,
+    data_set: str | None,
     data: Path | None,
 ) -> None:
     """Write a trained candidate as an int8 .tflite model.
@@ -68,25 +72,30 @@ def export(
     if not out.endswith(".tflite"):
         raise ConfigError(f"--out must end with .tflite, got {out!r}")
     check_writable("--out", out)
-    net = _load(run, options_of_space, data)
-    network = _exported(net, fine_bias, average_pool, data)
+    net, images = _load(run, options_of_space, data_set, data)
+    network = _exported(net, fine_bias, average_pool, images)
     content = to_bytes(network)
     write_whole("--out", out, lambda path: path.write_bytes(content))
     click.echo(f"{network}; {len(content):,} bytes in {out}")
 
 
-def _load(run: Path, options_of_space: Sequence[str], data: Path | None) -> CandidateNet:
+def _load(
+    run: Path, options_of_space: Sequence[str], data_set: str | None, data: Path | None
+) -> tuple[CandidateNet, Data]:
+    """A trained network, and where its data is."""
     try:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("trained networks", "search", error) from error
-    from searchers.deployment.trained import load_trained
+    from searchers.deployment.trained import Data, load_trained
     from spaces.cli import parse_option
 
-    return load_trained(run, dict(parse_option(text) for text in options_of_space), data)
+    images = Data(data_set, data).of(run)
+    options = dict(parse_option(text) for text in options_of_space)
+    return load_trained(run, options, images), images
 
 
-def _exported(net: CandidateNet, fine_bias: bool, average_pool: bool, data: Path | None) -> Network:
+def _exported(net: CandidateNet, fine_bias: bool, average_pool: bool, data: Data) -> Network:
     from searchers.deployment.trained import calibration_images
     from spaces.export import export as export_net
 
@@ -106,6 +115,7 @@ def _exported(net: CandidateNet, fine_bias: bool, average_pool: bool, data: Path
 @OPTION
 @FINE_BIAS
 @AVERAGE_POOL
+@DATA_SET
 @DATA
 @hardware_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
@@ -134,7 +144,7 @@ def _model(model: str, options: Mapping[str, Any], target: Machine) -> str:
     import npusim
     from npusim import deployment
 
-    for name in ("options_of_space", "fine_bias", "average_pool", "data"):
+    for name in ("options_of_space", "fine_bias", "average_pool", "data_set", "data"):
         if options[name]:
             flag = "option" if name == "options_of_space" else name.replace("_", "-")
             raise ConfigError(f"--{flag} must go with a RUN, got {model}")
@@ -151,8 +161,7 @@ def _trained(run: str, options: Mapping[str, Any], target: Machine) -> str:
     from npusim.deployment import Runtime
     from spaces.costs import cost
 
-    data = options["data"]
-    net = _load(Path(run), options["options_of_space"], data)
+    net, data = _load(Path(run), options["options_of_space"], options["data_set"], options["data"])
     network = _exported(net, options["fine_bias"], options["average_pool"], data)
     size_bits = cost(net.space, net.candidate, "size_bits")
     found = deployment.measure(network, target, eq4_bytes=math.ceil(size_bits / 8))

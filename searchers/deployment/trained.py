@@ -16,8 +16,9 @@ from torch import Tensor
 import spaces
 from npusim.deployment import Codes, Outputs
 from npusim.errors import ConfigError
-from searchers.data import DataSet, Pairs, Split, load
+from searchers.data import DataSet, Pairs, Split, SuperResolutionData, load
 from searchers.data.quality import psnr
+from searchers.store import read_json
 from searchers.training.runs import scale_of
 from searchers.training.tasks import PEAK
 from spaces.nets import CandidateNet
@@ -29,14 +30,41 @@ N_OBSERVED = 256
 """Training images that int8 grids are taken from where training had none."""
 
 
-def load_trained(source: Path, options: Mapping[str, Any], data: Path | None) -> CandidateNet:
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Where test data is.
+
+    Attributes:
+        name: of the data set; None for that of the training, or of the space.
+        directory: of data sets; None for NPUSIM_DATA.
+    """
+
+    name: str | None = None
+    directory: Path | None = None
+
+    def of(self, source: Path) -> Data:
+        """With the name of the training in a directory, where no other is given."""
+        header = source / "training.json"
+        if self.name is not None or not header.is_file():
+            return self
+        return Data(str(read_json(header)["data_set"]), self.directory)
+
+    def load(self, net: CandidateNet) -> DataSet | SuperResolutionData:
+        """The data set.
+
+        Raises:
+            ConfigError, FormatError: as `searchers.data.load`.
+        """
+        return load(self.name or net.space.data_set, self.directory)
+
+
+def load_trained(source: Path, options: Mapping[str, Any], data: Data) -> CandidateNet:
     """A trained network in evaluation, on int8 grids.
 
     Args:
         source: directory of a finished training, or the file of a network.
         options: of its space, where those are not the space's own.
-        data: directory of data sets; None for NPUSIM_DATA. It is read if training was in floating
-            point, so that there are no grids yet.
+        data: is read if training was in floating point, so that there are no grids yet.
 
     Raises:
         ConfigError: there is no network, or it is of another space.
@@ -53,13 +81,13 @@ def load_trained(source: Path, options: Mapping[str, Any], data: Path | None) ->
     return net
 
 
-def calibration_images(net: CandidateNet, data: Path | None) -> Tensor:
+def calibration_images(net: CandidateNet, data: Data) -> Tensor:
     """Training images f32 [N, C, H, W] as the network's space has them.
 
     Raises:
         ConfigError: as `searchers.data.load`.
     """
-    found = load(net.space.data_set, data)
+    found = data.load(net)
     if isinstance(found, DataSet):
         rng = np.random.default_rng(0)
         rows = rng.permutation(len(found.train.labels))[:N_OBSERVED]
@@ -103,13 +131,13 @@ class Patches:
         return {"psnr": float(np.mean(ratios))}
 
 
-def read_samples(net: CandidateNet, data: Path | None, n: int) -> Samples:
-    """The first test images of a network's data set, `n` at most.
+def read_samples(net: CandidateNet, data: Data, n: int) -> Samples:
+    """The first test images of a data set, `n` at most.
 
     Raises:
         ConfigError: as `searchers.data.load`, or no test image is as large as the space's.
     """
-    found = load(net.space.data_set, data)
+    found = data.load(net)
     if isinstance(found, DataSet):
         some: Split = found.test[slice(n)]
         return Classes(some.inputs(), some.labels)

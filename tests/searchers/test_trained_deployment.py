@@ -152,7 +152,7 @@ class TestPatches:
     def test_are_the_middles_of_images_that_are_large_enough(self, net, monkeypatch):
         data = Pictures([9, 7, 8])
         monkeypatch.setattr(trained, "load", lambda name, directory: data)
-        samples = trained.read_samples(net, None, 5)
+        samples = trained.read_samples(net, trained.Data(), 5)
         assert samples.inputs.shape == (2, 8, 8, 1)
         assert samples.high.shape == (2, 16, 16)
         np.testing.assert_allclose(samples.inputs[0, ..., 0] * 255, data.low[0][:8, 1:9], rtol=1e-6)
@@ -162,7 +162,7 @@ class TestPatches:
 
     def test_are_run_as_others_are(self, net, monkeypatch):
         monkeypatch.setattr(trained, "load", lambda name, directory: Pictures([9]))
-        samples = trained.read_samples(net, None, 5)
+        samples = trained.read_samples(net, trained.Data(), 5)
         (codes,) = trained.input_codes(net, samples)
         assert codes[0].shape == (1, 8, 8, 1)
         outputs = trained.torch_outputs(net, samples)
@@ -174,9 +174,22 @@ class TestPatches:
     def test_must_be_in_one_image_at_least(self, net, monkeypatch):
         monkeypatch.setattr(trained, "load", lambda name, directory: Pictures([7]))
         with pytest.raises(ConfigError, match=r"images must be at least 8x8 in low resolution"):
-            trained.read_samples(net, None, 5)
+            trained.read_samples(net, trained.Data(), 5)
         with pytest.raises(ConfigError, match=r"images must be at least 8x8"):
-            trained.calibration_images(net, None)
+            trained.calibration_images(net, trained.Data())
+
+
+class TestData:
+    def test_is_that_of_the_training(self, tmp_path):
+        (tmp_path / "training.json").write_text('{"data_set": "bsds200"}', "utf-8")
+        assert trained.Data().of(tmp_path) == trained.Data("bsds200")
+        assert trained.Data("div2k").of(tmp_path) == trained.Data("div2k")
+        assert trained.Data().of(tmp_path / "net.pt") == trained.Data()
+
+    def test_must_be_known(self, capsys, directory):
+        code, _, err = run(capsys, directory, "--data-set", "letters")
+        assert code == 2
+        assert "data set must be one of bsds200, cifar100, digits" in err
 
 
 def test_scores_of_classes_are_those_of_the_first_among_equals():
@@ -186,7 +199,7 @@ def test_scores_of_classes_are_those_of_the_first_among_equals():
 
 def test_calibration_images_are_of_the_training_data():
     net, _ = drawn_net(spaces.get("digits"), bitwidth=4)
-    images = trained.calibration_images(net, None)
+    images = trained.calibration_images(net, trained.Data())
     assert images.shape == (trained.N_OBSERVED, 1, 8, 8)
     data = load("digits")
     assert isinstance(data, DataSet)
