@@ -191,7 +191,7 @@ class BatchEstimator:
             self._known = Known()
         index = self._known.find(batch.ops)[batch.rows]
         listed = self._known.list(batch, index, sram=self.sram)
-        return BatchEntries(self._known, index, listed, batch.macs)
+        return BatchEntries(self._known, listed, batch.macs)
 
     def costs(self, batch: Batch, entries: BatchEntries) -> BatchCost:
         """The cost of a batch whose `entries` are known."""

@@ -30,16 +30,13 @@ from npusim.cost.lookup_kernels import (
     AFTER,
     BEFORE,
     LEAST_BYTES,
+    N_ALONE,
     N_STEPS,
-    NEW_SCALES,
     NUMBER,
     REPEATS,
-    SAME_AS_BEFORE,
-    SAME_WEIGHTS,
     SHARING,
     add_move,
     find_move,
-    is_step,
     late_bytes,
     look_up,
 )
@@ -130,7 +127,7 @@ def find_plan(
 
 @kernel
 def plan_program(
-    index: Any,
+    numbers: Any,
     steps: Any,
     contexts: Any,
     known: Any,
@@ -141,24 +138,19 @@ def plan_program(
     room: Any,
     lines: Any,
 ) -> Any:
-    """Write the line of each operation's plan, i64 [n_ops], 0 for those that are no steps; return
-    whether all fit the NPU.
+    """Write the line of each step's plan, i64 [n_steps]; return whether all operations fit the NPU.
 
-    index i64 [n_ops]: of each operation in known (ops, statistics) and entries; steps i64 [n_steps]
-    as `lookup_kernels.set_steps` lists them.
+    numbers i64 [n_alone] of known (ops, statistics) and entries, steps i64 [n_steps] as
+    `lookup_kernels.set_steps` lists them.
     """
     _, plans, _, moves, variants, counts = memo
     ops, _ = known
+    for number in numbers:
+        if ops[number, col.UNIT] != col.CPU and not entries[number, FITS]:
+            return False
     plan = np.empty(PLAN_COLUMNS, np.int64)
-    n = 0
-    for i in range(index.size):
-        lines[i] = 0
-        if not is_step(ops[index[i]]):
-            if ops[index[i], col.UNIT] != col.CPU and not entries[index[i], FITS]:
-                return False
-            continue
-        at, line = steps[n] >> 1, lines[i - 1] if steps[n] & 1 else 0
-        n += 1
+    for i in range(steps.size):
+        at, line = steps[i] >> 1, lines[i - 1] if steps[i] & 1 else 0
         found = find_move(at, line, moves, variants)
         if found < 0:
             exists, on_npu = set_before(contexts[at], line, ops, entries, plans, plan)
@@ -173,55 +165,54 @@ def plan_program(
 
 
 @leaf_kernel
-def is_repeated(i: Any, index: Any, links: Any, entries: Any, lines: Any, plans: Any) -> Any:
-    """Whether an earlier operation has the weights of operation i in the same slices and order."""
-    other = links[i, SAME_WEIGHTS]
-    depth = entries[index[i], col.OFM_BLOCK_DEPTH]
+def is_repeated(
+    i: Any, steps: Any, earlier: Any, contexts: Any, entries: Any, lines: Any, plans: Any
+) -> Any:
+    """Whether an earlier step has the weights of step i in the same slices and order."""
+    depth = entries[contexts[steps[i] >> 1, NUMBER], col.OFM_BLOCK_DEPTH]
+    other = earlier[i] >> 2
     while other >= 0:
         alike = plans[lines[other], N_SLICES] == plans[lines[i], N_SLICES]
         alike &= plans[lines[other], WEIGHT_BYTES] == plans[lines[i], WEIGHT_BYTES]
-        if alike and entries[index[other], col.OFM_BLOCK_DEPTH] == depth:
+        if alike and entries[contexts[steps[other] >> 1, NUMBER], col.OFM_BLOCK_DEPTH] == depth:
             return True
-        other = links[other, SAME_WEIGHTS]
+        other = earlier[other] >> 2
     return False
 
 
 @leaf_kernel
-def weight_costs(index: Any, links: Any, entries: Any, lines: Any, plans: Any) -> Any:
-    """Bytes in flash of weights and scales of one program, and those of the weights, counted once
-    however they are cut."""
-    flash, streams = 0, 0
-    for i in range(index.size):
-        other = links[i, SAME_WEIGHTS]
-        streams += plans[lines[i], WEIGHT_BYTES]
-        if other >= 0:
-            streams -= plans[lines[other], WEIGHT_BYTES]
-        if not is_repeated(i, index, links, entries, lines, plans):
-            flash += plans[lines[i], WEIGHT_BYTES] + plans[lines[i], SCALE_BYTES]
-        elif links[i, NEW_SCALES]:
-            flash += plans[lines[i], SCALE_BYTES]
-    return flash, streams
+def share_weights(
+    steps: Any, earlier: Any, contexts: Any, entries: Any, lines: Any, plans: Any, costs: Any
+) -> None:
+    """Take from costs i64 [5] of one program the bytes in flash of what is there already, and the
+    streams of weights that were counted, however they are cut."""
+    for i in range(steps.size):
+        if earlier[i] < 0:
+            continue
+        costs[4] -= plans[lines[earlier[i] >> 2], WEIGHT_BYTES]
+        if is_repeated(i, steps, earlier, contexts, entries, lines, plans):
+            costs[3] -= plans[lines[i], WEIGHT_BYTES]
+            if not earlier[i] & 2:
+                costs[3] -= plans[lines[i], SCALE_BYTES]
 
 
 @leaf_kernel
-def peak_of(head: Any, used: Any, steps: Any, links: Any, lines: Any, plans: Any) -> Any:
+def peak_of(head: Any, used: Any, steps: Any, earlier: Any, lines: Any, plans: Any) -> Any:
     """Bytes that one program has in the arena at once, neighbours with the same weights in one
-    piece sharing a buffer; head, used and steps as `lookup_kernels.set_steps` lists them."""
-    most, late, n = head[LEAST_BYTES], 0, 0
-    for i in range(lines.size):
-        if not lines[i]:
-            continue
+    piece sharing a buffer; head, used, steps and earlier as `lookup_kernels.set_steps` lists
+    them."""
+    most, late = head[LEAST_BYTES], 0
+    for i in range(steps.size):
         plan = plans[lines[i]]
-        if not steps[n] & 1:
+        if not steps[i] & 1:
             late = 0
         early = plan[HALF0] if plan[PRE_BUFFERED] else 0
-        if steps[n] & 1 and links[i, SAME_AS_BEFORE] and plan[N_SLICES] == 1:
+        if steps[i] & 1 and earlier[i] >= 0 and earlier[i] & 1 and plan[N_SLICES] == 1:
             other = plans[lines[i - 1]]
             if other[N_SLICES] == 1 and other[HALF0] == plan[HALF0]:
                 early = 0
-        most = max(most, used[n, 0] + late + early, used[n, 1] + plan[HALF0] + plan[HALF1])
+        most = max(most, used[i, 0] + late + early, used[i, 1] + plan[HALF0] + plan[HALF1])
         late = late_bytes(plan)
-        n += 1
     return most
 
 
@@ -229,8 +220,6 @@ def peak_of(head: Any, used: Any, steps: Any, links: Any, lines: Any, plans: Any
 def cost_programs(
     first: Any,
     starts: Any,
-    index: Any,
-    links: Any,
     listed: Any,
     contexts: Any,
     known: Any,
@@ -249,35 +238,28 @@ def cost_programs(
     make_plan); used, which is part of listed, is empty where the arena is not followed.
     """
     lines, plan_room = room
-    _, steps, used, heads = listed
+    numbers, steps, earlier, used, heads = listed
     keys, plans, _, moves, variants, counts = memo
     with_usage = used.shape[0] > 0
     for program in range(first, costs.shape[0]):
-        o0, o1, head, cost = (
-            starts[program, 2],
-            starts[program + 1, 2],
-            heads[program],
-            costs[program],
-        )
-        if (
-            look_up(o0, head, listed, with_usage, alone, moves, variants, cost)
-            and not head[REPEATS]
-        ):
-            continue
-        n = head[N_STEPS]
-        if counts[0] + n >= keys.shape[0] or counts[1] + n >= variants.shape[0]:
-            return program
-        own, link, line = index[o0:o1], links[o0:o1], lines[: o1 - o0]
-        if not plan_program(
-            own, steps[o0:o1], contexts, known, entries, law, machine, memo, plan_room, line
-        ):
-            cost[:] = -1
-            continue
-        look_up(o0, head, listed, with_usage, alone, moves, variants, cost)
+        o0, head, cost = starts[program, 2], heads[program], costs[program]
+        o1 = o0 + head[N_STEPS]
+        if not look_up(o0, head, listed, with_usage, alone, moves, variants, lines, cost):
+            n = head[N_STEPS]
+            if counts[0] + n >= keys.shape[0] or counts[1] + n >= variants.shape[0]:
+                return program
+            if not plan_program(
+                *(numbers[o0 : o0 + head[N_ALONE]], steps[o0:o1], contexts, known, entries),
+                *(law, machine, memo, plan_room, lines),
+            ):
+                cost[:] = -1
+                continue
+            look_up(o0, head, listed, with_usage, alone, moves, variants, lines, cost)
         if head[REPEATS]:
-            cost[3], cost[4] = weight_costs(own, link, entries, line, plans)
+            own, others = steps[o0:o1], earlier[o0:o1]
+            share_weights(own, others, contexts, entries, lines, plans, cost)
             if with_usage:
-                cost[2] = peak_of(head, used[o0:o1], steps[o0:o1], link, line, plans)
+                cost[2] = peak_of(head, used[o0:o1], own, others, lines, plans)
     return costs.shape[0]
 
 
@@ -297,8 +279,6 @@ def cost_machines(
     machines: Any,
     blocks: Any,
     starts: Any,
-    index: Any,
-    links: Any,
     listed: Any,
     contexts: Any,
     known: Any,
@@ -328,7 +308,7 @@ def cost_machines(
         done = 0
         while done < n_programs:
             done = cost_programs(
-                *(done, starts, index, links, listed, contexts, known, entries, alone),
+                *(done, starts, listed, contexts, known, entries, alone),
                 *(law, machine, memo, room, costs[at]),
             )
             if done < n_programs:

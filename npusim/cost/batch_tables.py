@@ -40,20 +40,18 @@ class BatchEntries:
 
     Attributes:
         known: what the numbers stand for.
-        index: number of each operation, int64 [n_ops].
         listed: what programs consist of, as `lookup_kernels.set_steps` writes it.
         macs: multiply-accumulates of each program, int64 [n_programs].
     """
 
     known: Known
-    index: Int64Array
     listed: tuple[Int64Array, ...]
     macs: Int64Array
 
     @property
     def has_usage(self) -> bool:
         """Whether live ranges are followed."""
-        return bool(self.listed[2].size)
+        return bool(self.listed[3].size)
 
 
 class Known:
@@ -100,6 +98,7 @@ class Known:
         listed = (
             np.empty(n_ops, np.int64),
             np.empty(n_ops, np.int64),
+            np.empty(n_ops, np.int64),
             np.empty((n_ops if sram else 0, 2), np.int64),
             np.empty((n_programs, HEAD_COLUMNS), np.int64),
         )
@@ -144,6 +143,7 @@ def _memory_room(table: MemoryTable) -> tuple[Int64Array, ...]:
         np.zeros((n_ops, 9), np.int64),
         np.empty((n_maps + 2 * n_ops + 3, 4), np.int64),
         np.empty((n_maps + n_ops, 3), np.int64),
+        np.empty(n_ops, np.int64),
     )
 
 
@@ -202,7 +202,7 @@ class MachineTable:
             self.memo = keys, plans, slots, grown, *rest
         while done < batch.n_programs:
             done = cost_programs(
-                *(done, batch.table.starts, entries.index, batch.links, entries.listed),
+                *(done, batch.table.starts, entries.listed),
                 *(known.contexts, (known.ops, known.statistics), self.entries, self.alone),
                 *(stream_law(), self.machine, self.memo, room, costs),
             )
@@ -237,7 +237,7 @@ def cost_on_many(
         room, done = _room(batch, arrays[2].shape[1]), 0
         while done < len(part):
             done = cost_machines(
-                *(done, n_most, arrays, blocks, batch.table.starts, entries.index, batch.links),
+                *(done, n_most, arrays, blocks, batch.table.starts),
                 *(entries.listed, known.contexts, (known.ops[: known.n], known.statistics)),
                 *(own, alone, stream_law(), memo, room, costs[first : first + len(part)]),
             )
@@ -297,7 +297,7 @@ def _plans_of(entries: BatchEntries) -> tuple[int, int]:
     """Numbers of plans to have room for: at first, and at most."""
     from npusim.cost.lookup_kernels import N_STEPS
 
-    n_steps = entries.listed[3][:, N_STEPS]
+    n_steps = entries.listed[4][:, N_STEPS]
     one_program, all_programs = int(n_steps.max()), int(n_steps.sum())
     least = 2 * one_program + 2
     return max(least, min(_PLANS_MIN, 2 * all_programs)), max(_PLANS_MAX, least)

@@ -198,9 +198,9 @@ class Family:
 
     def _memory(self, widths: Int64Array) -> MemoryTable:
         """The maps of networks of these widths."""
-        n, table = len(widths), self._table
-        accesses = np.tile(table.accesses, (n, 1, 1))
-        maps = np.tile(table.maps, (n, 1, 1))
+        table = self._table.repeated(len(widths))
+        accesses = table.accesses.reshape(len(widths), -1, len(ACCESS_COLUMNS))
+        maps = table.maps.reshape(len(widths), -1, len(MAP_COLUMNS))
         for line, use in enumerate(self._uses):
             if use.shape.times:
                 accesses[:, line, _DEPTH] = use.shape.depths(widths)
@@ -212,13 +212,7 @@ class Family:
         for index, form in enumerate(self._maps):
             if form.times:
                 maps[:, index, _MAP_DEPTH] = form.depths(widths)
-        sizes = table.starts[1]
-        return MemoryTable(
-            accesses.reshape(-1, len(ACCESS_COLUMNS)),
-            maps.reshape(-1, len(MAP_COLUMNS)),
-            np.tile(table.in_place, n),
-            np.arange(n + 1)[:, None] * sizes,
-        )
+        return table
 
     def _columns(
         self,

@@ -66,7 +66,7 @@ def set_usage(program: Any, starts: Any, table: Any, formats: Any, room: Any) ->
     ranges; return the most. table (accesses, maps, in_place), room (schedule, ranges, owners) as of
     `memory_kernels`; schedule has but zeros."""
     accesses, maps, in_place = table
-    schedule, ranges, owners = room
+    schedule, ranges, owners, _ = room
     a0, m0, o0 = starts[program, 0], starts[program, 1], starts[program, 2]
     a1, m1, o1 = starts[program + 1, 0], starts[program + 1, 1], starts[program + 1, 2]
     ops = schedule[: o1 - o0]
@@ -94,13 +94,16 @@ def set_steps(
 
     index i64 [n_ops]: of each operation in ops i64 [n, OP_COLUMNS]. known (contexts i64 [n_max,
     CONTEXT_COLUMNS], their number, slots i64 as their index). table, formats, room as of
-    `set_usage`; without usage in_place is empty. listed (alone i64 [n_ops], steps i64 [n_ops], used
-    i64 [n_ops, 2], heads i64 [n_programs, HEAD_COLUMNS]): of each program from its first operation
-    on, numbers of those that depend on none before; twice the contexts of its steps, and 1 if a
-    step is before; bytes of maps while that one runs and while the step does.
+    `set_usage`; without usage in_place is empty. listed (alone i64 [n_ops], steps i64 [n_ops],
+    earlier i64 [n_ops], used i64 [n_ops, 2], heads i64 [n_programs, HEAD_COLUMNS]): of each program
+    from its first operation on, numbers of those that depend on none before; twice the contexts of
+    its steps, and 1 if a step is before; for each step 4 times the last earlier one that has the
+    same weights, 2 if the scales are others, 1 if it is the one before, or `FREE`; bytes of maps
+    while the operation before runs and while the step does.
     """
     contexts, n, slots = known
-    alone, steps, used, heads = listed
+    alone, steps, earlier, used, heads = listed
+    step_of = room[3]
     mask = np.uint64(slots.size - 1)
     with_usage = table[2].size > 0
     for program in range(span[0], span[1]):
@@ -110,6 +113,7 @@ def set_steps(
         n_alone, n_steps, repeats, before, follows = 0, 0, 0, -1, 0
         for i in range(o0, o1):
             number = index[i]
+            step_of[i - o0] = FREE
             if not is_step(ops[number]):
                 alone[o0 + n_alone] = number
                 n_alone, before, follows = n_alone + 1, number, 0
@@ -128,8 +132,12 @@ def set_steps(
             if with_usage:
                 used[o0 + n_steps, 0] = usage[2 * (i - o0 - 1), 3] if i > o0 else 0
                 used[o0 + n_steps, 1] = usage[2 * (i - o0), 3]
-            if links[i, SAME_WEIGHTS] >= 0:
+            step_of[i - o0], earlier[o0 + n_steps] = n_steps, FREE
+            other = links[i, SAME_WEIGHTS]
+            if other >= 0 and step_of[other] >= 0:
                 repeats = 1
+                flags = 2 * (links[i, NEW_SCALES] != 0) + (links[i, SAME_AS_BEFORE] != 0)
+                earlier[o0 + n_steps] = 4 * step_of[other] + flags
             n_steps, before, follows = n_steps + 1, number, 1
         heads[program, N_ALONE], heads[program, N_STEPS] = n_alone, n_steps
         heads[program, REPEATS], heads[program, LEAST_BYTES] = repeats, least
@@ -185,11 +193,13 @@ def look_up(
     alone: Any,
     moves: Any,
     variants: Any,
+    lines: Any,
     costs: Any,
 ) -> Any:
     """Write costs i64 [5] of one program whose operations begin at `first`, as those of
-    `batch_kernels.cost_programs`; return whether all its moves are known."""
-    numbers, steps, used, _ = listed
+    `batch_kernels.cost_programs`, as if no weights were used twice, and lines i64 [n_steps] of its
+    plans; return whether all its moves are known."""
+    numbers, steps, _, used, _ = listed
     total, npu, weights, scales, fits = 0, 0, 0, 0, 0
     for i in range(first, first + head[N_ALONE]):
         number = numbers[i]
@@ -226,6 +236,7 @@ def look_up(
             scales += variants[at, MOVE_SCALES]
             early, now = variants[at, EARLY_BYTES], variants[at, BUFFER_BYTES]
             after = variants[at, LATE_BYTES]
+        lines[i - first] = line
         if with_usage:
             most = max(most, used[i, 0] + (late if follows else 0) + early, used[i, 1] + now)
             late = after

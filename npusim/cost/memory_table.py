@@ -101,6 +101,17 @@ class MemoryTable:
             row = int(falls.argmax()) + 1
             raise ConfigError(f"accesses must be in the order of operations, got row {row} late")
 
+    def repeated(self, n: int) -> MemoryTable:
+        """The table of one program as that of n, each with arrays of its own; what is right in one
+        is right in all, so that nothing is checked again."""
+        table = object.__new__(MemoryTable)
+        for name in ("accesses", "maps", "in_place"):
+            array = getattr(self, name)
+            times = (n, *[1] * (array.ndim - 1))
+            object.__setattr__(table, name, np.tile(array, times))
+        object.__setattr__(table, "starts", np.arange(n + 1)[:, None] * self.starts[-1])
+        return table
+
     @property
     def n_programs(self) -> int:
         """Number of programs."""
