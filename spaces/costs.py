@@ -185,8 +185,4 @@ def change_costs(space: Space, choices: Sequence[int], measure: str) -> np.ndarr
 def cost(space: Space, candidate: Candidate, measure: str) -> int:
     """Cost of one candidate; see `costs`."""
     space.require(candidate)
-    choices = candidate.choices
-    return sum(
-        int(table.values[tuple(choices[position] for position in table.scope)])
-        for _, table in layer_tables(space, measure)
-    )
+    return int(costs(space, np.array([candidate.choices], dtype=np.int64), measure)[0])

@@ -145,6 +145,16 @@ def test_commands_and_packages_import_nothing_heavy():
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
+def test_workers_change_no_trial(cli, parts, tmp_path):
+    args = ("search", "--searcher", "random", "--size", "1KB", "--trials", "3", *FAST)
+    assert cli(*args, "--out", str(tmp_path / "alone"))[0] == 0
+    code, text, _ = cli(*args, "--workers", "2", "--out", str(tmp_path / "both"))
+    assert code == 0
+    assert "random on digits within 1.00 KB, seed 0: best of 3 trials" in text
+    assert trials(tmp_path / "both") == trials(tmp_path / "alone")
+
+
 def start(*args: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "npusim", *args],
