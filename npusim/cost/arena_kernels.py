@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from npusim._jit import kernel, leaf_kernel
+from npusim._jit import leaf_kernel
 
 _TURN, _ADDRESS, _END, _SUPPORT = 0, 1, 2, 3
 _ROUNDS_MAX = 99_999
@@ -168,7 +168,16 @@ def reorder(
     return 5
 
 
-@kernel
+@leaf_kernel
+def keep(place: Any, order: Any, kept_place: Any, kept_order: Any) -> None:
+    """Write places i64 [4, n] and order i64 [n] to arrays of the same shapes."""
+    for i in range(order.size):
+        kept_order[i] = order[i]
+        for column in range(place.shape[0]):
+            kept_place[column, i] = place[column, i]
+
+
+@leaf_kernel
 def search(
     least: Any, ranges: Any, near: Any, place: Any, order: Any, work: Any, draws: Any
 ) -> Any:
@@ -179,7 +188,7 @@ def search(
     """
     best = place[_END, highest(place)]
     best_place, best_order = work[5:9], work[9]
-    best_place[:, :], best_order[:] = place, order
+    keep(place, order, best_place, best_order)
     used, last_gain = 0, 0
     for number in range(_ROUNDS_MAX):
         if used + _DRAWS_OF_ROUND > draws.size:
@@ -191,12 +200,12 @@ def search(
             if size < best:
                 last_gain = number
             best = size
-            best_place[:, :], best_order[:] = place, order
+            keep(place, order, best_place, best_order)
             if best <= least:
                 break
         else:
-            place[:, :], order[:] = best_place, best_order
+            keep(best_place, best_order, place, order)
         if number - last_gain > _ROUNDS_WITHOUT_GAIN:
             break
-    place[:, :], order[:] = best_place, best_order
+    keep(best_place, best_order, place, order)
     return best
