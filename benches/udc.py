@@ -2,13 +2,21 @@
 """The figures of the UDC paper beside ours.
 
     python benches/udc.py table2
+    python benches/udc.py tune
+    python benches/udc.py ablation
+    python benches/udc.py train
+    python benches/udc.py summary
 
-Raw results go to ``benches/results/udc_NAME.json``.
+Raw results go to ``benches/results/udc_NAME``; all but the first go on where they stopped.
 """
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +25,14 @@ import numpy as np
 import torch
 
 import spaces
+from searchers.data import load
+from searchers.evaluators import TrainConfig, training
+from searchers.udc.config import ROWS, UdcConfig, config
 from searchers.udc.cost import RelaxedCost
 from searchers.udc.projection import project, xi
+from searchers.udc.result import decode
 from searchers.udc.sampling import Decisions, Noise, draw
+from searchers.udc.search import Search
 from spaces.base import Space
 from spaces.costs import costs
 from spaces.feasible import feasible_set
@@ -115,6 +128,158 @@ def penalties(
                 z = draw(at, noise, temperature=tau, theta=theta)
                 total[row, column] += float(((cost(z) - target).abs() / scale).mean())
     return total / len(choices)
+
+
+SIZES = ("1.5KB", "0.8KB")
+WEIGHTS = (0.3, 1.0, 3.0, 10.0)
+"""Of the penalty: lambda."""
+TUNING_SEEDS, SEEDS = range(100, 102), range(20)
+
+
+@main.command()
+def tune() -> None:
+    """Lambda of every row of Table 3 on digits, by how far gamma is from the target on average."""
+    with Rows("tune") as rows:
+        for row, size, weight, seed in product(ROWS, SIZES, WEIGHTS, TUNING_SEEDS):
+            rows.add({"row": row, "size": size, "penalty_weight": weight, "seed": seed}, searched)
+
+
+@main.command()
+@click.option("--lambdas", default="fixed", type=click.Choice(("fixed", "tuned")))
+@click.option("--rows", "names", default=",".join(reversed(ROWS)), help="Of Table 3.")
+def ablation(lambdas: str, names: str) -> None:
+    """Rows of Table 3 on digits, on seeds that nothing was chosen by, lambda fixed or tuned."""
+    best = tuned() if lambdas == "tuned" else dict.fromkeys(ROWS, UdcConfig().penalty_weight)
+    with Rows("ablation") as rows:
+        for row, size, seed in product(names.split(","), SIZES, SEEDS):
+            rows.add(
+                {"row": row, "size": size, "penalty_weight": best[row], "seed": seed}, searched
+            )
+
+
+@main.command()
+def train() -> None:
+    """What `ablation` decoded, trained afresh as the final test of a search does."""
+    with Rows("trained") as rows:
+        for each in sorted(Rows("ablation").found, key=lambda each: each["seed"]):
+            key = {what: each[what] for what in ("row", "size", "penalty_weight", "seed")}
+            rows.add({**key, "choices": each["choices"]}, trained)
+
+
+@main.command()
+def summary() -> None:
+    """What `ablation` found: means and 95 % bootstrap intervals over seeds."""
+    found, tests = Rows("ablation").found, Rows("trained").found
+    heads = ("lambda", "gamma E/e*, min..max", "|E/e*-1| %", "over", "decoded E/e*", "test %")
+    click.echo(f"{'':>24}" + "".join(f"{head:>22}" for head in heads) + "    ms/image")
+    for size, row in product(SIZES, ROWS):
+        for weight in WEIGHTS:
+            key = {"row": row, "size": size, "penalty_weight": weight}
+            mine = [each for each in found if key.items() <= each.items()]
+            tested = [each["accuracy"] for each in tests if key.items() <= each.items()]
+            if mine:
+                click.echo(line(f"{size} {row}", weight, mine, tested))
+
+
+def line(name: str, weight: float, rows: list[dict[str, Any]], tested: list[float]) -> str:
+    """One line of `summary`."""
+    gamma = np.array([each["gamma_ratio"] for each in rows])
+    decoded = [each["ratio"] for each in rows]
+    cells = (
+        f"{weight:g}",
+        f"{gamma.mean():.3f}, {gamma.min():.3f}..{gamma.max():.3f}",
+        interval(100 * np.abs(gamma - 1), 1),
+        f"{int((gamma > 1).sum())}/{len(rows)}",
+        f"{min(decoded):.3f}..{max(decoded):.3f}",
+        interval(100 * np.array(tested), 2) if tested else "",
+    )
+    ms = 1e3 * np.median([each["search_cpu_s"] / each["n_images"] for each in rows])
+    return f"{name:>24}" + "".join(f"{cell:>22}" for cell in cells) + f"{ms:12.3f}"
+
+
+def interval(values: np.ndarray, digits: int) -> str:
+    """Mean and 95 % bootstrap interval."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(values, (2000, len(values))).mean(1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return f"{values.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def tuned() -> dict[str, float]:
+    """The best lambda of each row by `tune`."""
+    found = Rows("tune").found
+    best = {}
+    for row in ROWS:
+        off = {
+            weight: np.mean(
+                [
+                    abs(each["gamma_ratio"] - 1)
+                    for each in found
+                    if (each["row"], each["penalty_weight"]) == (row, weight)
+                ]
+            )
+            for weight in WEIGHTS
+        }
+        best[row] = min(off, key=off.__getitem__)
+    return best
+
+
+class Rows:
+    """Raw results, one line each, kept as they come."""
+
+    def __init__(self, name: str):
+        RESULTS.mkdir(exist_ok=True)
+        self._path = RESULTS / f"udc_{name}.jsonl"
+        text = self._path.read_text() if self._path.exists() else ""
+        self.found = [json.loads(each) for each in text.splitlines()]
+
+    def __enter__(self) -> Rows:
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        click.echo(f"{len(self.found)} raw results in {self._path.name}")
+
+    def add(self, key: dict[str, Any], measure: Callable[..., dict[str, Any]]) -> None:
+        """Measure what is not there yet."""
+        if any(key.items() <= each.items() for each in self.found):
+            return
+        self.found.append({**key, **measure(**key)})
+        with self._path.open("a") as file:
+            file.write(json.dumps(self.found[-1]) + "\n")
+
+
+def searched(row: str, size: str, penalty_weight: float, seed: int) -> dict[str, Any]:
+    """One search on digits."""
+    space, limit = spaces.get("digits"), Limit.size(size)
+    settings = config("cpu", row, penalty_weight=penalty_weight)
+    settings = replace(settings, n_together=settings.n_mc)
+    found = Search(space, (limit,), load("digits").train, settings, seed)
+    start = time.process_time()
+    while found.t < found.n_steps:
+        step = found.step()
+    cpu_s = time.process_time() - start
+    decoded = decode(space, (limit,), found.log_pi().detach().numpy(), settings.fill)
+    return {
+        "gamma_ratio": decoded.gamma_ratio,
+        "ratio": decoded.ratio,
+        "how": decoded.how,
+        "log_odds": decoded.log_odds,
+        "loss": step.loss,
+        "surest": step.surest,
+        "choices": list(decoded.candidate.choices),
+        "n_images": found.n_images,
+        "search_cpu_s": cpu_s,
+    }
+
+
+def trained(
+    row: str, size: str, penalty_weight: float, seed: int, choices: list[int]
+) -> dict[str, Any]:
+    """The test of what a search found."""
+    space = spaces.get("digits")
+    return dict(training(space, TrainConfig()).test(space.candidate(choices), seed).metrics)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from npusim._arguments import choice
-from spaces.base import Layer, LayerKind, Space
+from searchers.udc.npu_cost import NpuLimit, family, width_columns
+from searchers.udc.sampling import Decisions
+from spaces.base import Candidate, Layer, LayerKind, Space
 from spaces.concrete import WITH_BIAS, ConcreteLayer, concrete_layer
+from spaces.surrogate import Surrogate
 
 MEASURES = ("size_bits", "macs", "n_parameters")
 BOUNDS = ("mask_aware", "as_printed")
@@ -143,6 +146,56 @@ class RelaxedCost:
                 mean = torch.einsum("sk,sk...->s...", weights, mean)
             columns.append(mean)
         return torch.stack(columns, 1) if columns else torch.zeros(len(z), 0)
+
+
+class SurrogateCost:
+    """A cost on an NPU of relaxed candidates, at the means of their widths.
+
+    The surrogate knows nothing of bitwidths and sparsities. So it is corrected by what the most
+    likely candidate really costs, as often as `correct` is called.
+
+    Args:
+        space: see `searchers.udc.npu_cost.family`.
+        limit: its measure and NPU.
+
+    Attributes:
+        correction: factor of the surrogate.
+
+    Raises:
+        ConfigError: the space does not differ in widths alone.
+
+    Source: the means as in [UDC] section 3.1; between widths as `spaces.surrogate.Surrogate`.
+    """
+
+    def __init__(self, space: Space, limit: NpuLimit):
+        self._positions, options = width_columns(space)
+        self._options = [torch.from_numpy(each).double() for each in options]
+        names = family(space).widths
+        allowed = {
+            name: np.unique(each).tolist() for name, each in zip(names, options, strict=True)
+        }
+        self._surrogate = Surrogate(family(space), allowed, limit.npu, limit.measure)
+        self._space, self._limit = space, limit
+        self.correction = 1.0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The cost of relaxed candidates [S, D, K], f64 [S]."""
+        widths = [
+            (z[:, at, : len(options)].double() * options.to(z.device)).sum(1)
+            for at, options in zip(self._positions, self._options, strict=True)
+        ]
+        found: Tensor = self._surrogate(torch.stack(widths, 1))
+        return self.correction * found
+
+    @torch.no_grad()
+    def correct(self, candidate: Candidate) -> None:
+        """Make the cost of a candidate exact."""
+        z = Decisions.of(self._space).one_hot(torch.tensor([candidate.choices]))
+        self.correction *= self._limit.cost(self._space, candidate) / self(z).item()
+
+    def expected(self, pi: Tensor) -> Tensor:
+        """The cost at the mean widths of probabilities [D, K], f64 []."""
+        return self(pi[None])[0]
 
 
 def _costs(layer: Layer, measure: str) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npusim.errors import InfeasibleError
+from npusim.errors import ConfigError, InfeasibleError
+from searchers.udc.npu_cost import AnyLimit, limit_costs
 from spaces.base import Candidate, Space
 from spaces.costs import cost, costs
 from spaces.decode import best
@@ -24,8 +25,10 @@ from spaces.moves import single_changes
 
 LOWEST = -60.0
 """Log odds below which options are all alike."""
-PAIRED_MAX = 300
-"""Changes, those that cost the least probability, that are tried in pairs."""
+CHANGES_MAX = 300
+"""Changes, those that cost the least probability, that are tried in pairs, or to meet limits."""
+TRIED_MAX = 50
+"""Candidates that further limits are asked about, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Decoded:
     log_odds: float
 
 
-def decode(space: Space, limits: Sequence[Limit], log_pi: np.ndarray, fill: float) -> Decoded:
+def decode(space: Space, limits: Sequence[AnyLimit], log_pi: np.ndarray, fill: float) -> Decoded:
     """The candidate that probabilities stand for, within `limits`.
 
     Args:
@@ -63,13 +66,17 @@ def decode(space: Space, limits: Sequence[Limit], log_pi: np.ndarray, fill: floa
 
     Source: [UDC] section 4: P2. The decoding is ours; the paper deploys gamma.
     """
+    first = limits[0]
+    if not isinstance(first, Limit):
+        raise ConfigError(f"the first limit must be on what the space costs itself, got {first}")
     for limit in limits:
-        require_feasible(space, limit)
+        if isinstance(limit, Limit):
+            require_feasible(space, limit)
     scores = scores_of(space, log_pi)
     gamma = space.candidate([int(row.argmax()) for row in scores])
     found, how = gamma, "argmax"
-    if not limits[0].allows(space, gamma):
-        found, how = best(space, limits[0], scores).candidate, "decoded"
+    if not first.allows(space, gamma):
+        found, how = best(space, first, scores).candidate, "decoded"
     if not all(limit.allows(space, found) for limit in limits):
         found, how = _repaired(space, limits, scores, found), "decoded"
     filled = _filled(space, limits, scores, found, fill)
@@ -106,16 +113,16 @@ def _score(space: Space, scores: Sequence[np.ndarray], rows: np.ndarray) -> np.n
     return total
 
 
-def _excess(space: Space, limits: Sequence[Limit], rows: np.ndarray) -> np.ndarray:
+def _excess(space: Space, limits: Sequence[AnyLimit], rows: np.ndarray) -> np.ndarray:
     """How far candidates are over all limits together, each as a part of it, f64 [n]."""
     total = np.zeros(len(rows))
     for limit in limits:
-        total += np.maximum(costs(space, rows, limit.measure) / limit.most - 1, 0)
+        total += np.maximum(limit_costs(space, rows, limit) / limit.most - 1, 0)
     return total
 
 
 def _repaired(
-    space: Space, limits: Sequence[Limit], scores: Sequence[np.ndarray], start: Candidate
+    space: Space, limits: Sequence[AnyLimit], scores: Sequence[np.ndarray], start: Candidate
 ) -> Candidate:
     """A candidate within all limits, by changes that cost the least probability for what they save.
 
@@ -124,12 +131,12 @@ def _repaired(
     """
     found = start
     while (now := float(_excess(space, limits, np.array([found.choices]))[0])) > 0:
-        rows = single_changes(space, found.choices)
+        rows = _likeliest(space, scores, single_changes(space, found.choices))
         saved = now - _excess(space, limits, rows)
         nearer = np.flatnonzero(saved > 0)
         if not len(nearer):
             over = next(limit for limit in limits if not limit.allows(space, found))
-            least = cost(space, found, over.measure)
+            least = int(limit_costs(space, np.array([found.choices]), over)[0])
             raise InfeasibleError(
                 f"limits must be met together, got {least} {over.measure} over {over} where "
                 f"{', '.join(str(limit) for limit in limits if limit is not over)} is met",
@@ -143,7 +150,7 @@ def _repaired(
 
 def _filled(
     space: Space,
-    limits: Sequence[Limit],
+    limits: Sequence[AnyLimit],
     scores: Sequence[np.ndarray],
     start: Candidate,
     fill: float,
@@ -157,25 +164,33 @@ def _filled(
     while (now := cost(space, found, measure)) < fill * most:
         rows = _changes(space, found, scores)
         cost_of = costs(space, rows, measure)
-        fits = (cost_of > now) & (cost_of <= most) & (_excess(space, limits, rows) == 0)
-        if not fits.any():
-            break
+        fits = (cost_of > now) & (cost_of <= most)
         rows, cost_of = rows[fits], cost_of[fits]
         lost = _score(space, scores, np.array([found.choices])) - _score(space, scores, rows)
-        reach = cost_of >= fill * most
         # what gets there for the least probability, else what costs the least for each bit
-        order = np.where(reach, lost, np.inf) if reach.any() else lost / (cost_of - now)
-        found = space.candidate(rows[order.argmin()].tolist())
+        short = cost_of < fill * most
+        order = np.lexsort((lost / np.where(short, cost_of - now, 1), short))
+        for row in rows[order[:TRIED_MAX]]:
+            if _excess(space, limits[1:], row[None])[0] == 0:
+                found = space.candidate(row.tolist())
+                break
+        else:
+            break
     return found
 
 
 def _changes(space: Space, found: Candidate, scores: Sequence[np.ndarray]) -> np.ndarray:
     """Candidates one change away, and those two away of the likeliest of them, each with each."""
     rows = single_changes(space, found.choices)
-    likeliest = rows[np.argsort(-_score(space, scores, rows), kind="stable")[:PAIRED_MAX]]
+    likeliest = _likeliest(space, scores, rows)
     start = np.array(found.choices)
     first, second = np.triu_indices(len(likeliest), 1)
     changed = likeliest != start
     apart = ~(changed[first] & changed[second]).any(axis=1)
     first, second = likeliest[first[apart]], likeliest[second[apart]]
     return np.concatenate([rows, space.canonical(np.where(first != start, first, second))])
+
+
+def _likeliest(space: Space, scores: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """The `CHANGES_MAX` candidates of highest probability."""
+    return rows[np.argsort(-_score(space, scores, rows), kind="stable")[:CHANGES_MAX]]

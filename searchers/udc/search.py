@@ -20,14 +20,14 @@ from torch import Tensor
 from searchers.data import Split
 from searchers.udc.batches import Batches, task_loss
 from searchers.udc.config import PI_RATE_MAX, UdcConfig
-from searchers.udc.cost import RelaxedCost
+from searchers.udc.cost import RelaxedCost, SurrogateCost
+from searchers.udc.npu_cost import AnyLimit, NpuLimit
 from searchers.udc.processes import GradientSum, Processes
 from searchers.udc.projection import project, xi
 from searchers.udc.sampling import Decisions, Noise, draw
 from searchers.udc.supernet import Supernet
 from spaces.base import Space
 from spaces.costs import costs
-from spaces.limits import Limit
 
 _NOISE_STREAM = 12
 PI_CLIP = 5.0
@@ -82,7 +82,7 @@ class Search:
     def __init__(
         self,
         space: Space,
-        limits: tuple[Limit, ...],
+        limits: tuple[AnyLimit, ...],
         data: Split,
         config: UdcConfig,
         seed: int,
@@ -94,16 +94,7 @@ class Search:
         self.processes = Processes.started()
         self.decisions = Decisions.of(space, device)
         self.batches = Batches(data, config.batch_size, seed, device)
-        self.costs = [
-            RelaxedCost(
-                space,
-                limit.measure,
-                count_input_width=config.count_input_width,
-                bound=config.bound,
-                device=device,
-            )
-            for limit in limits
-        ]
+        self.costs = [_relaxed_cost(space, limit, config, self.device) for limit in limits]
         generator = torch.Generator().manual_seed(seed)
         self.net = Supernet(space, generator, offset=config.offset).to(device)
         self.gradients = GradientSum(self.net.parameters())
@@ -147,6 +138,7 @@ class Search:
         # line 4: update {m}
         if self.t % config.mask_interval == 0:
             self.net.refresh_masks(log_pi.detach().exp())
+            self._correct_costs()
         # line 5, gradients: eq. (7) = task loss of the samples + lambda E|E({z}) - e*|
         loss, z_gradient = self._task(z.detach())
         cost, penalty = self._penalty(z, log_pi.exp())
@@ -220,6 +212,12 @@ class Search:
             means.append(found.detach().mean().item() / limit.most)
         return means[0], total
 
+    def _correct_costs(self) -> None:
+        for cost in self.costs:
+            if isinstance(cost, SurrogateCost):
+                gamma = self.log_pi().detach().argmax(1)
+                cost.correct(self.space.candidate(gamma.tolist()))
+
     def _set_rates(self, progress: float) -> None:
         falling = 0.5 * (1 + math.cos(math.pi * progress))
         for group in self.weights_optimizer.param_groups:
@@ -251,6 +249,7 @@ class Search:
             "t": self.t,
             "logits": self.logits.detach().clone(),
             "net": self.net.state_dict(),
+            "corrections": [getattr(cost, "correction", 1.0) for cost in self.costs],
             "weights_optimizer": self.weights_optimizer.state_dict(),
             "pi_optimizer": self.pi_optimizer.state_dict(),
         }
@@ -261,8 +260,20 @@ class Search:
         with torch.no_grad():
             self.logits.copy_(state["logits"])
         self.net.load_state_dict(state["net"])
+        for cost, correction in zip(self.costs, state["corrections"], strict=True):
+            if isinstance(cost, SurrogateCost):
+                cost.correction = correction
         self.weights_optimizer.load_state_dict(state["weights_optimizer"])
         self.pi_optimizer.load_state_dict(state["pi_optimizer"])
+
+
+def _relaxed_cost(
+    space: Space, limit: AnyLimit, config: UdcConfig, device: torch.device
+) -> RelaxedCost | SurrogateCost:
+    if isinstance(limit, NpuLimit):
+        return SurrogateCost(space, limit)
+    reading = {"count_input_width": config.count_input_width, "bound": config.bound}
+    return RelaxedCost(space, limit.measure, **reading, device=device)  # type: ignore[arg-type]
 
 
 def _weights_optimizer(net: Supernet, config: UdcConfig) -> torch.optim.Optimizer:

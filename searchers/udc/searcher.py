@@ -12,6 +12,7 @@ import numpy as np
 from npusim.errors import ConfigError, InfeasibleError, MissingExtraError
 from searchers.base import SearchContext, Trial
 from searchers.udc.config import UdcConfig, config
+from searchers.udc.npu_cost import family, parse_limit
 from spaces.base import Candidate, Space
 from spaces.costs import cost
 from spaces.feasible import FeasibleSet, feasible_set, require_feasible
@@ -48,10 +49,11 @@ class UdcSearch:
         context: data, directory, progress.
         preset: "cpu" or "paper", see `searchers.udc.config.PRESETS`.
         row: the algorithm, or a row of [UDC] Table 3: see `searchers.udc.config.ROWS`.
-        also: further limits, comma-separated, such as "2M macs".
+        also: further limits, comma-separated, such as "2M macs, 120k total_cycles"; measures of
+            `spaces.costs.MEASURES` and of `searchers.udc.npu_cost.NPU_MEASURES`.
         within: what the limit on a size counts: "size" for the bound of [UDC] eq. (4), "stream" for
             the weight stream, "flash" for that with biases, scales and constants.
-        npu: for "stream" and "flash".
+        npu: for "stream" and "flash", and for further limits on cycles and memory.
         epochs, batch_size, n_mc, n_together, temperature, theta, kappa, rejection, xi, xi_free,
         penalty_weight, learning_rate, pi_travel, precision: see
             `searchers.udc.config.UdcConfig`; None for what the preset and the row have.
@@ -99,9 +101,12 @@ class UdcSearch:
         self.space, self.limit, self.context = space, limit, context
         self._rng, self._within, self._npu = rng, within, npu
         further = [text.strip() for text in also.split(",")] if also else []
-        self._limits = (limit, *(Limit.parse(text) for text in further))
+        self._limits = (limit, *(parse_limit(text, npu) for text in further))
         for each in self._limits:
-            require_feasible(space, each)
+            if isinstance(each, Limit):
+                require_feasible(space, each)
+            else:
+                family(space)  # refuses spaces that have none
         changes = {
             "epochs": epochs,
             "batch_size": batch_size,

@@ -13,13 +13,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import spaces
-from npusim.errors import UnknownNameError
-from searchers.udc.cost import MEASURES, RelaxedCost
+from npusim.errors import ConfigError, UnknownNameError
+from searchers.udc.cost import MEASURES, RelaxedCost, SurrogateCost
+from searchers.udc.npu_cost import NpuLimit, limit_costs, parse_limit
 from searchers.udc.sampling import Decisions
 from spaces.base import Space
 from spaces.costs import costs
 from spaces.digits import digits
+from spaces.estimate import estimate
 from spaces.feasible import enumerate_all
+from spaces.limits import Limit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "spaces"))
 from random_spaces import small_spaces
@@ -131,6 +134,55 @@ class TestRelaxedCost:
             RelaxedCost(TINY, "cycles")
         with pytest.raises(UnknownNameError, match="bound must be one of as_printed"):
             RelaxedCost(TINY, bound="exact")
+
+
+class TestSurrogateCost:
+    @pytest.mark.parametrize("measure", ["total_cycles", "sram_peak_bytes"])
+    def test_is_exact_where_it_was_corrected_and_in_proportion_elsewhere(self, measure):
+        space, limit = digits(), NpuLimit(measure, 1, "ethos-u55-32")
+        candidates = [space.sample(np.random.default_rng(i)) for i in range(4)]
+        z = one_hot(space, np.array([each.choices for each in candidates]))
+        cost = SurrogateCost(space, limit)
+        before = cost(z)
+        cost.correct(candidates[2])
+        exact = getattr(estimate(space, candidates[2], "ethos-u55-32"), measure)
+        assert limit.cost(space, candidates[2]) == exact
+        assert cost(z)[2].item() == pytest.approx(exact)
+        torch.testing.assert_close(cost(z), before * cost.correction)
+        assert len(set(before.tolist())) > 1
+        assert limit_costs(space, np.array([candidates[2].choices]), limit).tolist() == [exact]
+
+    def test_has_a_gradient_to_widths_alone(self):
+        space = digits()
+        z = torch.stack([random_pi(space, 0), random_pi(space, 1)]).requires_grad_()
+        SurrogateCost(space, NpuLimit("total_cycles", 1))(z).sum().backward()
+        widths = [space.position(f"conv{i}.width") for i in (1, 2, 3)]
+        assert (z.grad[:, widths, :10].abs().sum(-1) > 0).all()
+        others = [i for i in range(len(space.decisions)) if i not in widths]
+        assert z.grad[:, others].abs().max() == 0
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("super_resolution", "must differ in widths, bitwidths and sparsities alone"),
+            ("cifar100", "widths of space 'cifar100' must all be free to be costed on an NPU"),
+        ],
+    )
+    def test_refuses_spaces_that_differ_in_more(self, name, message):
+        space = spaces.get(name, **({"multiplier": 1, "depth": 8} if name == "cifar100" else {}))
+        with pytest.raises(ConfigError, match=message):
+            SurrogateCost(space, NpuLimit("total_cycles", 1))
+
+    def test_limits_are_read_from_text(self):
+        assert parse_limit("3 npu_cycles", "ethos-u65-256") == NpuLimit(
+            "npu_cycles", 3, "ethos-u65-256"
+        )
+        assert parse_limit("1.5KB", "ethos-u55-32") == Limit.size("1.5KB")
+        with pytest.raises(ConfigError, match="limit on total_cycles must be at least 1, got 0"):
+            parse_limit("0 total_cycles", "ethos-u55-32")
+        with pytest.raises(UnknownNameError, match="measure must be one of"):
+            NpuLimit("joules", 1)
+        assert str(NpuLimit("total_cycles", 5)) == "5 total_cycles"
 
 
 class TestLemmas:

@@ -20,6 +20,7 @@ from npusim.cli import main
 from npusim.errors import ConfigError, InfeasibleError
 from searchers.base import Budget, History, SearchContext
 from searchers.base import run as run_loop
+from searchers.udc.npu_cost import NpuLimit
 from searchers.udc.result import decode, scores_of
 from searchers.udc.streams import stored
 from searchers.udc.supernet import Supernet
@@ -27,6 +28,7 @@ from spaces.base import Space
 from spaces.concrete import concrete_layers
 from spaces.costs import cost, costs
 from spaces.digits import digits
+from spaces.estimate import estimate
 from spaces.feasible import enumerate_all
 from spaces.limits import Limit
 
@@ -100,6 +102,8 @@ class TestDecode:
             decode(SPACE, [Limit("size_bits", 40)], random_log_pi(SPACE, 0), 0.97)
         with pytest.raises(InfeasibleError, match="limit on macs must be at least"):
             decode(SPACE, [LIMIT, Limit("macs", 5)], random_log_pi(SPACE, 0), 0.97)
+        with pytest.raises(ConfigError, match="the first limit must be on what the space costs"):
+            decode(SPACE, [NpuLimit("total_cycles", 10**6)], random_log_pi(SPACE, 0), 0.97)
 
 
 class TestStored:
@@ -193,6 +197,19 @@ class TestSearcher:
         assert all(trial.costs["macs"] <= 12_000 for trial in found)
         with pytest.raises(InfeasibleError, match="limit on macs must be at least"):
             history(also="1 macs")
+
+    def test_keeps_limits_on_cycles_and_memory(self):
+        plain = history(trials=1)[0].candidate
+        costs = estimate(SPACE, plain)
+        limits = (
+            NpuLimit("total_cycles", int(0.8 * costs.total_cycles)),
+            NpuLimit("sram_peak_bytes", costs.sram_peak_bytes),
+        )
+        found = history(also=", ".join(map(str, limits)), trials=3)
+        assert all(limit.allows(SPACE, trial.candidate) for trial in found for limit in limits)
+        assert not limits[0].allows(SPACE, plain)
+        with pytest.raises(InfeasibleError, match="limits must be met together, got"):
+            history(also="10 total_cycles")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from npusim.errors import ConfigError, UnknownNameError
 from searchers.data import Split
 from searchers.udc.batches import Batches, task_loss
 from searchers.udc.config import PRESETS, ROWS, UdcConfig, config
+from searchers.udc.npu_cost import NpuLimit
 from searchers.udc.search import Search, Step
 from spaces.digits import digits
 from spaces.limits import Limit
@@ -168,6 +169,16 @@ class TestSteps:
         run(alone), run(limited)
         pi = [found.log_pi().exp()[None] for found in (alone, limited)]
         assert limited.costs[1](pi[1]) < 0.8 * limited.costs[1](pi[0])
+
+    def test_costs_on_an_npu_resume_too(self):
+        limits = (LIMIT, NpuLimit("total_cycles", 2000))
+        whole, before, after = (search(limits=limits, mask_interval=4) for _ in range(3))
+        expected = run(whole, 8)
+        run(before, 6)
+        after.load_state_dict(before.state_dict())
+        assert run(after, 2) == expected[6:]
+        assert whole.costs[1].correction == after.costs[1].correction != 1.0
+        assert_same(whole, after)
 
 
 class TestProcesses:
