@@ -27,6 +27,8 @@ import torch
 import spaces
 from searchers.data import load
 from searchers.evaluators import TrainConfig, training
+from searchers.training import recipes
+from searchers.training.tasks import Classification
 from searchers.udc.config import ROWS, UdcConfig, config
 from searchers.udc.cost import RelaxedCost
 from searchers.udc.projection import project, xi
@@ -255,7 +257,8 @@ def searched(row: str, size: str, penalty_weight: float, seed: int) -> dict[str,
     space, limit = spaces.get("digits"), Limit.size(size)
     settings = config("cpu", row, penalty_weight=penalty_weight)
     settings = replace(settings, n_together=settings.n_mc)
-    found = Search(space, (limit,), load("digits").train, settings, seed)
+    task = Classification(load("digits").train, recipes.get("digits"), torch.device("cpu"))
+    found = Search(space, (limit,), task, settings, seed)
     start = time.process_time()
     while found.t < found.n_steps:
         step = found.step()

@@ -10,7 +10,6 @@ go to ``benches/results/udc_speed.json``.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -25,6 +24,8 @@ from torch.nn import functional
 
 import spaces
 from searchers.data import Split
+from searchers.training import recipes
+from searchers.training.tasks import Classification
 from searchers.udc.assemble import Layout, Mixture, assemble, assemble_shared
 from searchers.udc.config import config
 from searchers.udc.search import Search
@@ -185,6 +186,7 @@ def a_search(space: Space, n_mc: int, n_together: int, precision: str) -> Search
     rng = np.random.default_rng(0)
     n = 4 * BATCH
     data = Split(rng.random((n, *space.image_shape), np.float32), rng.integers(0, 10, n))
+    task = Classification(data, recipes.get(space.data_set), torch.device("cpu"))
     settings = config(
         "cpu",
         n_images=50_000 if precision == "bfloat16" else 0,
@@ -194,7 +196,7 @@ def a_search(space: Space, n_mc: int, n_together: int, precision: str) -> Search
         n_together=n_together,
         precision=precision,
     )
-    found = Search(space, (Limit.size("1.5KB"),), data, settings, 0)
+    found = Search(space, (Limit.size("1.5KB"),), task, settings, 0)
     found.step()
     return found
 
@@ -236,7 +238,8 @@ def memory() -> dict[str, float]:
 def peak(n_mc: int) -> None:
     """Print the most memory that two steps with so many samples take, MB."""
     a_search(spaces.get(SPACE_NAME, multiplier=MULTIPLIER), n_mc, 1, "bfloat16").step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    status = Path("/proc/self/status").read_text()
+    print(int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from searchers.data import Split
-from searchers.udc.batches import Batches, task_loss
+from searchers.training.tasks import Task
+from searchers.udc.batches import Batches
 from searchers.udc.config import PI_RATE_MAX, UdcConfig
 from searchers.udc.cost import RelaxedCost, SurrogateCost
 from searchers.udc.npu_cost import AnyLimit, NpuLimit
@@ -65,10 +65,10 @@ class Search:
     Args:
         space: what is searched.
         limits: the first one is e*, further ones are constraints beside it.
-        data: what is trained on.
+        task: what is trained on, and for.
         config: how.
         seed: decides everything.
-        device: where to train.
+        device: where to train; the task's batches are there.
         images_most: that the search may train on; None for all of its epochs.
 
     Attributes:
@@ -83,7 +83,7 @@ class Search:
         self,
         space: Space,
         limits: tuple[AnyLimit, ...],
-        data: Split,
+        task: Task,
         config: UdcConfig,
         seed: int,
         device: torch.device | str = "cpu",
@@ -93,7 +93,7 @@ class Search:
         self.device = torch.device(device)
         self.processes = Processes.started()
         self.decisions = Decisions.of(space, device)
-        self.batches = Batches(data, config.batch_size, seed, device)
+        self.batches = Batches(task, config.batch_size, seed)
         self.costs = [_relaxed_cost(space, limit, config, self.device) for limit in limits]
         generator = torch.Generator().manual_seed(seed)
         self.net = Supernet(space, generator, offset=config.offset).to(device)
@@ -189,7 +189,7 @@ class Search:
                 self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
             ):
                 outputs = self.net(images, seen[part])
-            loss = task_loss(outputs, labels) * (config.n_together / config.n_mc)
+            loss = self.batches.loss(outputs, labels) * (config.n_together / config.n_mc)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             self.gradients.take()

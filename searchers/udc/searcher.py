@@ -150,15 +150,21 @@ class UdcSearch:
     # -- the first proposal
 
     def _train(self) -> Candidate:
-        from searchers.train import one_thread
+        import torch
+
+        from searchers.training import recipes
+        from searchers.training.evaluator import one_thread
+        from searchers.training.tasks import Classification
         from searchers.udc.run_files import RunFiles
         from searchers.udc.search import Search
 
         context, (data, _) = self.context, self.context.data()
-        settings = self._config(len(data.images))
+        settings = self._config(len(data.labels))
+        recipe = recipes.get(self.space.data_set)  # how images are augmented
+        task = Classification(data, recipe, torch.device(context.device))
         with one_thread():
             limits, device = self._limits, context.device
-            search = Search(self.space, limits, data, settings, self._seed, device, context.images)
+            search = Search(self.space, limits, task, settings, self._seed, device, context.images)
             files = RunFiles(context.directory, search.processes.rank == 0)
             self._search(search, files)
             self._log_pi = search.log_pi().detach().cpu().numpy()

@@ -13,7 +13,10 @@ import torch
 import spaces
 from npusim.errors import ConfigError, UnknownNameError
 from searchers.data import Split
-from searchers.udc.batches import Batches, task_loss
+from searchers.data.super_resolution import Pairs
+from searchers.training import recipes
+from searchers.training.tasks import Classification, SuperResolution
+from searchers.udc.batches import Batches
 from searchers.udc.config import PRESETS, ROWS, UdcConfig, config
 from searchers.udc.npu_cost import NpuLimit
 from searchers.udc.search import Search, Step
@@ -41,9 +44,13 @@ def stripes(n: int = 256, seed: int = 0) -> Split:
     return Split(images, labels)
 
 
-def search(seed: int = 0, limits=(LIMIT,), space=SPACE, data=None, **changes) -> Search:
+def task(n: int = 256) -> Classification:
+    return Classification(stripes(n), recipes.get("digits"), torch.device("cpu"))
+
+
+def search(seed: int = 0, limits=(LIMIT,), space=SPACE, on=None, **changes) -> Search:
     settings = {"epochs": 8, "n_mc": 4, "n_together": 4, **changes}
-    return Search(space, limits, data or stripes(), config("cpu", **settings), seed)
+    return Search(space, limits, on or task(), config("cpu", **settings), seed)
 
 
 def run(found: Search, n_steps: int | None = None) -> list[Step]:
@@ -143,7 +150,7 @@ class TestSteps:
 
     @pytest.mark.parametrize("row", ROWS)
     def test_rows_of_table_3_run(self, row):
-        found = Search(SPACE, (LIMIT,), stripes(), config("cpu", row, epochs=2), 0)
+        found = Search(SPACE, (LIMIT,), task(), config("cpu", row, epochs=2), 0)
         assert all(np.isfinite([step.loss, step.penalty]).all() for step in run(found, 3))
         assert (found.config.n_mc == 1) == (row in ("vanilla", "projection"))
 
@@ -156,9 +163,13 @@ class TestSteps:
     def test_other_tasks_and_measures(self):
         space = spaces.get("super_resolution", patch=8, features=8, shrunk=4, layers=2, scale=2)
         rng = np.random.default_rng(0)
-        data = Split(rng.random((64, 8, 8, 1), np.float32), rng.random((64, 16, 16, 1), np.float32))
+        low = [rng.random((12, 12), np.float32) * 255 for _ in range(8)]
+        high = [np.kron(each, np.ones((2, 2), np.float32)) for each in low]
+        recipe = recipes.get("super_resolution").but(patch=8, patches=8)
+        pairs = Pairs(tuple(high), tuple(low))
+        on = SuperResolution(pairs, 2, recipe, torch.device("cpu"))
         limit = Limit("macs", 60_000)
-        found = search(space=space, limits=(limit,), data=data, n_together=2, epochs=30)
+        found = search(space=space, limits=(limit,), on=on, n_together=2, epochs=30)
         steps = run(found)
         assert steps[-1].loss < steps[0].loss
         assert abs(steps[-1].cost - 1) < abs(steps[0].cost - 1)
@@ -221,25 +232,25 @@ distributed.destroy_process_group()
 
 class TestBatches:
     def test_are_each_image_once_an_epoch_in_an_order_of_its_own(self):
-        data = stripes(96)
-        batches = Batches(data, 32, seed=3)
+        on = task(96)
+        batches = Batches(on, 32, seed=3)
         epochs = [torch.cat([batches[i][0] for i in range(e * 3, e * 3 + 3)]) for e in range(2)]
+        every = torch.cat(list(on.inputs(96))).sum((1, 2, 3)).sort().values
         for images in epochs:
-            assert sorted(images.sum((1, 2, 3)).tolist()) == sorted(
-                torch.from_numpy(data.images).permute(0, 3, 1, 2).sum((1, 2, 3)).tolist()
-            )
+            assert torch.equal(images.sum((1, 2, 3)).sort().values, every)
         assert not torch.equal(*epochs)
-        assert torch.equal(Batches(data, 32, seed=3)[4][0], batches[4][0])
+        assert torch.equal(Batches(on, 32, seed=3)[4][0], batches[4][0])
+
+    def test_are_augmented_as_the_recipe_says_the_same_way_again(self):
+        recipe = recipes.get("digits").but(crop=2, flip=True)
+        on = Classification(stripes(96), recipe, torch.device("cpu"))
+        plain, first, second = (Batches(each, 32, 3)[5][0] for each in (task(96), on, on))
+        assert not torch.equal(plain, first)
+        assert torch.equal(first, second)
 
     def test_are_no_larger_than_the_data(self):
         with pytest.raises(ConfigError, match="batch_size must be at most the 20 images"):
-            Batches(stripes(20), 32, 0)
-
-    def test_loss_of_classes_and_of_images(self):
-        outputs = torch.tensor([[[2.0, 0.0], [0.0, 0.0]]])
-        loss = task_loss(outputs, torch.tensor([[0, 1]]))
-        assert loss.item() == pytest.approx((np.log(1 + np.exp(-2)) + np.log(2)) / 2)
-        assert task_loss(outputs, outputs + 0.5).item() == pytest.approx(0.5)
+            Batches(task(20), 32, 0)
 
 
 class TestConfig:
