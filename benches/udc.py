@@ -149,11 +149,12 @@ def tune() -> None:
 @main.command()
 @click.option("--lambdas", default="fixed", type=click.Choice(("fixed", "tuned")))
 @click.option("--rows", "names", default=",".join(reversed(ROWS)), help="Of Table 3.")
-def ablation(lambdas: str, names: str) -> None:
+@click.option("--sizes", default=",".join(SIZES))
+def ablation(lambdas: str, names: str, sizes: str) -> None:
     """Rows of Table 3 on digits, on seeds that nothing was chosen by, lambda fixed or tuned."""
     best = tuned() if lambdas == "tuned" else dict.fromkeys(ROWS, UdcConfig().penalty_weight)
     with Rows("ablation") as rows:
-        for row, size, seed in product(names.split(","), SIZES, SEEDS):
+        for row, size, seed in product(names.split(","), sizes.split(","), SEEDS):
             rows.add(
                 {"row": row, "size": size, "penalty_weight": best[row], "seed": seed}, searched
             )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def search(
     After Ctrl-C, or anything worse, the same command goes on where it stopped.
     """
     import searchers
-    from searchers.study import Study, run_study
+    from searchers.study import Study, run_study, take_part
 
     if trials is None:
         trials = 1 if is_one_shot(searchers.get(searcher)) else 20
@@ -117,6 +118,9 @@ def search(
     evaluator = training(study.space, config)
     study.check(out, evaluator.identity())
     study.check_workers(workers)
+    if is_one_shot(searchers.get(searcher)) and int(os.environ.get("RANK", "0")) > 0:
+        take_part(study, evaluator)  # started by torchrun beside the process that does all else
+        return
     what = f"searching {space}"
     with _progress(what, trials) as show, _pool(study.space, config, workers) as pool:
         result = run_study(

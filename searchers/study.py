@@ -222,6 +222,20 @@ def run_study(
     return result
 
 
+def take_part(study: Study, evaluator: TrainingEvaluator, device: str = "cpu") -> None:
+    """Do this process's part of the training of a one-shot searcher that several processes share.
+
+    Args:
+        study: as of the first process, which does all else by `run_study`.
+        evaluator: has the data.
+        device: where this process trains.
+    """
+    context = SearchContext(evaluator.search_data, images=study.budget.images, device=device)
+    make = searchers.get(study.searcher)
+    rng = searcher_rng(study.seed)
+    make(study.space, study.limit, rng, **study.all_options(), context=context).ask()
+
+
 def _context(
     study: Study,
     directory: Path,

@@ -8,8 +8,10 @@ processes is bit for bit the search in one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +21,48 @@ from npusim.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Which of the processes this is, and how many there are."""
+    """Which of the processes this is, and how many there are.
+
+    Attributes:
+        rank: from 0.
+        n: how many.
+        joined: whether they were joined here, and so are to be left.
+    """
 
     rank: int = 0
     n: int = 1
+    joined: bool = False
 
     @classmethod
-    def started(cls) -> Processes:
-        """Those that torch.distributed has been set up for; one process without."""
+    def started(cls, device: torch.device) -> Processes:
+        """Those that torch.distributed is set up for, or that torchrun started; else one."""
         from torch import distributed
 
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not distributed.is_available():
             return cls()
-        return cls(distributed.get_rank(), distributed.get_world_size())
+        joined = not distributed.is_initialized()
+        if joined:
+            if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+                return cls()
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(distributed.get_rank(), distributed.get_world_size(), joined)
+
+    def leave(self) -> None:
+        """End what `started` began: what follows is each process's own."""
+        if self.joined:
+            from torch import distributed
+
+            distributed.destroy_process_group()
+
+    def share(self, value: Any) -> Any:
+        """What the first process has, for all of them."""
+        if self.n == 1:
+            return value
+        from torch import distributed
+
+        values = [value]
+        distributed.broadcast_object_list(values, 0)
+        return values[0]
 
     def own(self, n_mc: int, n_together: int) -> range:
         """The samples of this process.

@@ -91,7 +91,7 @@ class Search:
     ):
         self.space, self.limits, self.config, self.seed = space, limits, config, seed
         self.device = torch.device(device)
-        self.processes = Processes.started()
+        self.processes = Processes.started(self.device)
         self.decisions = Decisions.of(space, device)
         self.batches = Batches(task, config.batch_size, seed)
         self.costs = [_relaxed_cost(space, limit, config, self.device) for limit in limits]

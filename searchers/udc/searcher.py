@@ -167,9 +167,12 @@ class UdcSearch:
             search = Search(self.space, limits, task, settings, self._seed, device, context.images)
             files = RunFiles(context.directory, search.processes.rank == 0)
             self._search(search, files)
+            search.processes.leave()
             self._log_pi = search.log_pi().detach().cpu().numpy()
             self._net, self.n_images = search.net, search.n_images
             decoded = self._decode()
+            if search.processes.rank > 0:
+                return decoded.candidate
             last = files.steps[-1]
             self.metrics = {
                 "gamma_ratio": cost(self.space, decoded.gamma, self.limit.measure)
@@ -196,6 +199,8 @@ class UdcSearch:
     def _search(self, search: Search, files: RunFiles) -> None:
         """All steps that are left; an interruption loses those since the last checkpoint."""
         files.resume(search)
+        if search.processes.n > 1:  # the first one has the checkpoint
+            search.load_state_dict(search.processes.share(search.state_dict()))
         saved = time.monotonic()
         while search.t < search.n_steps:
             step = search.step()

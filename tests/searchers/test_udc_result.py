@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -244,3 +245,16 @@ class TestCommand:
         assert "option of searcher 'evolution' must be one of " in err
         assert "got 'preset'" in err
         assert not (tmp_path / "run").exists()
+
+    @pytest.mark.slow
+    def test_under_torchrun_it_finds_the_same(self, tmp_path):
+        found = []
+        launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+        for before, name in (([], "one"), (launch, "two")):
+            run = tmp_path / name
+            words = f"-m npusim search --searcher udc --size 1.5KB --out {run} --no-plot --epochs 1"
+            words += " --option epochs=2 --option n_together=1 --final-epochs 1"
+            subprocess.run([sys.executable, *before, *words.split()], check=True, timeout=600)
+            found.append((run / "searcher" / "trajectory.jsonl").read_text())
+            found.append((run / "best.json").read_text())
+        assert found[:2] == found[2:]
