@@ -54,7 +54,7 @@ class ZeroCostEvaluator:
         self._proxy = choice("proxy", proxy, PROXIES)
         self._batch_size = integer("batch_size", batch_size, 2, 4096)
         self._trained = TrainEvaluator(space, config or TrainConfig())
-        images = self._trained.search_data()[0].images[:batch_size]
+        images = self._trained.search_data()[0][:batch_size].inputs()
         self._images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # [N, C, H, W]
 
     def identity(self) -> Mapping[str, Any]:

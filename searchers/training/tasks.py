@@ -18,6 +18,7 @@ from searchers.training.group import Group
 from searchers.training.recipes import Recipe
 
 PEAK = 255.0
+CALIBRATION_BATCH = 256
 
 
 class Task(Protocol):
@@ -87,12 +88,13 @@ class Classification:
     def inputs(self, n: int) -> Iterator[Tensor]:
         """Images in an order of their own, always the same: where they lie by class."""
         order = torch.randperm(self.n_samples, generator=torch.Generator().manual_seed(0))
-        for rows in order[:n].split(self._recipe.batch_size):
+        for rows in order[:n].split(CALIBRATION_BATCH):
             yield self._scaled(self._images[rows.to(self._device)])
 
     def _scaled(self, images: Tensor) -> Tensor:
         inputs = (images.float() - self._mean) / self._std
-        return inputs.permute(0, 3, 1, 2)  # [N, H, W, C] -> [N, C, H, W], channels last in memory
+        inputs = inputs.permute(0, 3, 1, 2)  # [N, H, W, C] -> [N, C, H, W], channels last in memory
+        return inputs if self._recipe.channels_last else inputs.contiguous()
 
 
 def _cropped(images: Tensor, y: Tensor, x: Tensor, mirrored: Tensor, crop: int) -> Tensor:
