@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup test bench check format clean
+.PHONY: help setup test bench docs check format clean
 
 help:
 	@echo "make setup    install npusim and all it needs into $(VENV) (PYTHON=... chooses the interpreter)"
 	@echo "make test     run the tests"
 	@echo "make bench    compare the search strategies; results in runs/bench"
+	@echo "make docs     the texts and the API reference as web pages in build/docs"
 	@echo "make check    formatting, lint and types"
 	@echo "make clean    remove $(VENV) and caches"
 
@@ -29,6 +30,10 @@ test: setup
 
 bench: setup
 	$(BIN)/npusim bench --out runs/bench
+
+docs: setup
+	$(BIN)/python -m pip install --quiet --no-input --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python docs/build.py
 
 check: setup
 	$(BIN)/ruff format --check .
