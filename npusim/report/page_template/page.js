@@ -198,13 +198,13 @@
         description: this.title,
         ...this.spec,
         height: this.height(values),
-        datasets: values,
       }, {
         mode: "vega-lite",
         actions: false,
         config: theme,
         renderer: many ? "canvas" : "svg",
         tooltip: { theme: dark.matches ? "dark" : "light" },
+        patch: (vega) => this.fill(vega, values),
       });
       this.view = view;
       view.addEventListener("click", (event, item) => {
@@ -212,6 +212,15 @@
         if (this.section.drawings?.rows[number]) this.section.show(number);
       });
       this.element.dataset.drawn = "true";
+    }
+
+    // Data come last: Vega-Lite would copy and hash every row. Vega writes into rows, so each figure
+    // has its own.
+    fill(vega, values) {
+      for (const source of vega.data) {
+        if (source.name in values) source.values = values[source.name].map((row) => ({ ...row }));
+      }
+      return vega;
     }
 
     // Of a scale of names: as many rows as there are names.
