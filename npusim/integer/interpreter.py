@@ -48,6 +48,7 @@ def run(network: Network, inputs: Sequence[Codes], profile: str = "litert_ref") 
             not fit the network.
         UnknownNameError: no such profile.
 
+    >>> import numpy as np
     >>> from npusim.network_builder import NetworkBuilder
     >>> net = NetworkBuilder("sum")
     >>> a, b = (net.input((1, 2), scale=0.5) for _ in range(2))
