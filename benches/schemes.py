@@ -10,7 +10,6 @@ the repetitions: on a machine of two idle cores the lab's threads finish in half
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from weight_stream import Layer, machine, models
+from weight_stream import Layer, machine, models, write_record
 
 import npusim
 from npusim import schemes
@@ -175,12 +174,7 @@ def main() -> None:
     rows += [*ratio_rows(options.models), *mask_rows(found)]
     rows += squeezenet_rows(options.squeezenet) if options.squeezenet else []
     if options.json:
-        record = {
-            "machine": machine(),
-            "command": sys.argv,
-            "rows": [row._asdict() for row in rows],
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(options.json, rows)
     width = max(len(row.what) for row in rows)
     print(machine())
     for row in rows:

@@ -246,6 +246,12 @@ def machine() -> str:
     return f"{cpu}; Python {platform.python_version()}, {packages}"
 
 
+def write_record(path: Path, rows: Sequence[Any]) -> None:
+    """Rows, named tuples, as JSON, with the machine and the command."""
+    record = {"machine": machine(), "command": sys.argv, "rows": [row._asdict() for row in rows]}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -268,12 +274,7 @@ def main() -> None:
         rows += speed_rows(name, [values], options.repeat, real=False)
     rows += [quadratic_row(), histogram_row()]
     if options.json:
-        record = {
-            "machine": machine(),
-            "command": sys.argv,
-            "rows": [row._asdict() for row in rows],
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(options.json, rows)
     width = max(len(row.what) for row in rows)
     print(machine())
     for row in rows:

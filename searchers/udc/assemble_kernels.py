@@ -21,6 +21,15 @@ ZERO = np.float32(0.0)
 
 
 @kernel
+def repeated(factors, first, width, n):
+    """f32 [n]: `width` of the factors f32 [C], from the first on, again and again."""
+    tiled = np.empty(n, np.float32)
+    for j in range(n):
+        tiled[j] = factors[first + j % width]
+    return tiled
+
+
+@kernel
 def assemble(theta, level, layers, formats, mixed, kept, columns, weights):
     """Weights of all layers and samples.
 
@@ -36,9 +45,7 @@ def assemble(theta, level, layers, formats, mixed, kept, columns, weights):
         for at in range(layers.shape[0]):
             first, n, width, column = layers[at, 0], layers[at, 1], layers[at, 2], layers[at, 3]
             tile = width * max(1, PIECE // width)
-            tiled = np.empty(tile, np.float32)
-            for j in range(tile):
-                tiled[j] = columns[s, column + j % width]
+            tiled = repeated(columns[s], column, width, tile)
             lut = kept[s, at]
             beta, of_theta, of_sign = formats[at, 0], mixed[s, at, 0], mixed[s, at, 1]
             done = 0
@@ -85,10 +92,8 @@ def assemble_back(theta, level, layers, formats, mixed, kept, columns, outputs):
         for at in range(layers.shape[0]):
             first, n, width, column = layers[at, 0], layers[at, 1], layers[at, 2], layers[at, 3]
             tile = width * max(1, PIECE // width)
-            tiled = np.empty(tile, np.float32)
+            tiled = repeated(columns[s], column, width, tile)
             of_columns = np.zeros(tile, np.float32)
-            for j in range(tile):
-                tiled[j] = columns[s, column + j % width]
             running[:] = ZERO
             bins[:] = ZERO
             lut = kept[s, at]
