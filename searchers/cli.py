@@ -18,14 +18,13 @@ import spaces
 from npusim.cli.output import shows_progress, table_text
 from npusim.errors import ConfigError
 from searchers.base import Budget, is_one_shot
-from searchers.evaluators import TrainConfig, training
+from searchers.evaluators import TrainConfig, make, training
 from searchers.options import parse
 from spaces.limits import Limit
 
 if TYPE_CHECKING:
-    from searchers.base import Pool
+    from searchers.base import Evaluator, Pool
     from searchers.bench import Benchmark
-    from spaces.base import Space
 
 SPACE = click.option("--space", default="digits", show_default=True, help="Search space.")
 EPOCHS = click.option(
@@ -72,6 +71,15 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     type=click.Path(path_type=Path),
     help="Run directory; a run that is there already is resumed.",
 )
+@click.option(
+    "--evaluator",
+    "evaluator_name",
+    default="short",
+    show_default=True,
+    help="What scores candidates: short (training for --epochs), full (for --final-epochs), "
+    "zero-cost[:nwot|:synflow], surrogate:RUN (a regression on that run's trials), or a function "
+    "of your own, package.module:function.",
+)
 @EPOCHS
 @FINAL_EPOCHS
 @PLOT
@@ -86,6 +94,7 @@ def search(
     seed: int,
     workers: int,
     out: Path,
+    evaluator_name: str,
     epochs: int,
     final_epochs: int,
     plot: bool,
@@ -93,8 +102,9 @@ def search(
 ) -> None:
     """Search a space for the most accurate network within a hard limit on its compressed size.
 
-    Every candidate is trained for real and scored on validation data. The best one is trained
-    afresh at the end and tested, once, on data that the search never saw.
+    Every candidate is trained for real and scored on validation data, unless --evaluator says
+    otherwise. The best one is trained afresh at the end and tested, once, on data that the search
+    never saw.
 
     After Ctrl-C, or anything worse, the same command goes on where it stopped.
     """
@@ -115,14 +125,15 @@ def search(
     config = TrainConfig(epochs=epochs, final_epochs=final_epochs)
     if plot:
         _require_plots()
-    evaluator = training(study.space, config)
+    make_evaluator = partial(make, evaluator_name, study.space, config)
+    evaluator = make_evaluator()
     study.check(out, evaluator.identity())
     study.check_workers(workers)
     if is_one_shot(searchers.get(searcher)) and int(os.environ.get("RANK", "0")) > 0:
         take_part(study, evaluator)  # started by torchrun beside the process that does all else
         return
     what = f"searching {space}"
-    with _progress(what, trials) as show, _pool(study.space, config, workers) as pool:
+    with _progress(what, trials) as show, _pool(make_evaluator, workers) as pool:
         result = run_study(
             study,
             out,
@@ -144,6 +155,8 @@ def search(
         from spaces.concrete import describe
 
         click.echo(describe(study.space, result.best.candidate))
+    if hasattr(evaluator, "summary"):
+        click.echo(evaluator.summary())
     click.echo(f"results in {out}")
 
 
@@ -225,13 +238,13 @@ def bench(
 
 
 @contextmanager
-def _pool(space: Space, config: TrainConfig, n_workers: int) -> Iterator[Pool | None]:
+def _pool(make_evaluator: Callable[[], Evaluator], n_workers: int) -> Iterator[Pool | None]:
     if n_workers == 1:
         yield None
         return
     from searchers.workers import Workers
 
-    with Workers(partial(training, space, config), n_workers) as pool:
+    with Workers(make_evaluator, n_workers) as pool:
         yield pool
 
 

@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluators by name of what they need, without importing it before it is asked for."""
+"""Evaluators by name, without importing what they need before they are asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npusim.errors import ConfigError, MissingExtraError
+from npusim.errors import ConfigError, MissingExtraError, UnknownNameError
+from searchers.base import Evaluation
 from searchers.training.recipes import Recipe
-from spaces.base import Space
+from spaces.base import Candidate, Space
 
 if TYPE_CHECKING:
+    from searchers.data import Split
+    from searchers.study import TrainingEvaluator
     from searchers.training.evaluator import TrainEvaluator
+
+EVALUATORS = ("short", "full", "zero-cost", "surrogate")
+"""Names that `make` knows; what follows a colon is their argument."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,25 @@ class TrainConfig:
                 raise ConfigError(f"{what} must be at least 1, got {getattr(self, what)}")
 
 
+class ResultTrained:
+    """What evaluators share that score without training: data, and how a result is tested.
+
+    Args:
+        trained: trains the result of a search for its test.
+    """
+
+    def __init__(self, trained: TrainEvaluator):
+        self.trained = trained
+
+    def search_data(self) -> tuple[Split, Split]:
+        """The training and the validation data, for searchers that train themselves."""
+        return self.trained.search_data()
+
+    def test(self, candidate: Candidate, seed: int) -> Evaluation:
+        """The accuracy on the test data after training, as of `TrainEvaluator`."""
+        return self.trained.test(candidate, seed)
+
+
 def training(space: Space, config: TrainConfig) -> TrainEvaluator:
     """The evaluator that trains the space's candidates on its data set.
 
@@ -51,3 +77,46 @@ def training(space: Space, config: TrainConfig) -> TrainEvaluator:
     from searchers.training.evaluator import TrainEvaluator
 
     return TrainEvaluator(space, config)
+
+
+def make(name: str, space: Space, config: TrainConfig) -> TrainingEvaluator:
+    """The evaluator of a name such as ``zero-cost:synflow``.
+
+    Args:
+        name: "short", training for ``config.epochs``; "full", for ``config.final_epochs``;
+            "zero-cost" or "zero-cost:PROXY", see `searchers.zero_cost`; "surrogate:RUN", a
+            regression on the trials of that run directory, see `searchers.surrogate_evaluator`;
+            or "package.module:function" of one's own, see `searchers.own_evaluator`.
+        space: what the candidates are of.
+        config: how candidates are trained, and always the result of the search.
+
+    Raises:
+        UnknownNameError: no such evaluator or proxy.
+        ConfigError: an argument is missing, or there must be none.
+        NpusimError: see the evaluators.
+    """
+    kind, colon, argument = name.partition(":")
+    if kind in ("short", "full"):
+        if colon:
+            raise ConfigError(f"evaluator {kind!r} must have no argument, got {name!r}")
+        if kind == "full":
+            config = TrainConfig(config.final_epochs, config.final_epochs, config.recipe)
+        return training(space, config)
+    if kind == "zero-cost":
+        training(space, config)  # says what is missing
+        from searchers.zero_cost import ZeroCostEvaluator
+
+        return ZeroCostEvaluator(space, argument or "nwot", config=config)
+    if kind == "surrogate":
+        if not argument:
+            raise ConfigError(
+                f"evaluator 'surrogate' must be surrogate:RUN_DIRECTORY, got {name!r}"
+            )
+        from searchers.surrogate_evaluator import SurrogateEvaluator
+
+        return SurrogateEvaluator(space, Path(argument), training(space, config))
+    if colon:
+        from searchers.own_evaluator import OwnEvaluator
+
+        return OwnEvaluator(space, name, training(space, config))
+    raise UnknownNameError("evaluator", name, (*EVALUATORS, "package.module:function"))

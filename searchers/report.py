@@ -43,7 +43,9 @@ def study_table(result: StudyResult) -> Table:
         title=f"{study.searcher} on {study.space.name} within {study.limit}, seed {study.seed}: "
         f"best of {len(result.history)} trials"
     )
-    for heading in ("trial", "validation %", "test %", "size", "limit used %", "MACs"):
+    by_accuracy = _by_accuracy(result)
+    score = "validation %" if by_accuracy else "score"
+    for heading in ("trial", score, "test %", "size", "limit used %", "MACs"):
         table.add_column(heading, justify="right")
     ranked = sorted((t for t in result.history if t.valid), key=lambda t: -t.merit)
     for i, trial in enumerate(ranked[:TOP]):
@@ -51,13 +53,18 @@ def study_table(result: StudyResult) -> Table:
         tested = result.test is not None and i == 0
         table.add_row(
             str(trial.index),
-            f"{100 * trial.merit:.2f}",
+            f"{100 * trial.merit:.2f}" if by_accuracy else f"{trial.merit:.6g}",
             f"{100 * result.test.score:.2f}" if result.test is not None and tested else "",
             format_size(trial.costs["size_bits"]),
             f"{100 * used:.1f}",
             f"{trial.costs['macs']:,}",
         )
     return table
+
+
+def _by_accuracy(result: StudyResult) -> bool:
+    """Whether the scores are accuracies, and not those of a proxy."""
+    return all(trial.metrics.get("accuracy") == trial.score for trial in result.history)
 
 
 def plot_study(result: StudyResult, path: Path) -> None:
@@ -67,18 +74,20 @@ def plot_study(result: StudyResult, path: Path) -> None:
     figure, (axes,) = _figure()
     study = result.study
     valid = [trial for trial in result.history if trial.valid]
+    by_accuracy = _by_accuracy(result)
+    scale = 100 if by_accuracy else 1
     size_kb = [trial.costs["size_bits"] / 8000 for trial in valid]
     points = axes.scatter(
-        size_kb, [100 * t.merit for t in valid], c=[t.index for t in valid], cmap="viridis"
+        size_kb, [scale * t.merit for t in valid], c=[t.index for t in valid], cmap="viridis"
     )
     figure.colorbar(points, ax=axes, label="trial", ticks=MaxNLocator(integer=True))
     if result.best is not None:
-        best = (result.best.costs["size_bits"] / 8000, 100 * result.best.merit)
+        best = (result.best.costs["size_bits"] / 8000, scale * result.best.merit)
         axes.scatter(*best, s=180, facecolors="none", edgecolors="tab:red", label="best")
     if study.limit.measure == "size_bits":
         axes.axvline(study.limit.most / 8000, color="tab:red", linestyle="--", label="limit")
     axes.set_xlabel("compressed size [KB]")
-    axes.set_ylabel("validation accuracy [%]")
+    axes.set_ylabel("validation accuracy [%]" if by_accuracy else "score")
     axes.set_title(f"{study.searcher} on {study.space.name}, seed {study.seed}")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)

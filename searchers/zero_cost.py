@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from npusim._arguments import choice, integer
 from npusim.errors import ConfigError
 from searchers.base import Evaluation
-from searchers.evaluators import TrainConfig
+from searchers.evaluators import ResultTrained, TrainConfig
 from searchers.training.evaluator import TrainEvaluator, one_thread
 from spaces.base import Candidate, Space
 from spaces.nets import CandidateNet, build
@@ -21,7 +21,7 @@ from spaces.nets import CandidateNet, build
 PROXIES = ("nwot", "synflow")
 
 
-class ZeroCostEvaluator:
+class ZeroCostEvaluator(ResultTrained):
     """Scores a candidate by a proxy of its accuracy; the result of a search is trained, though.
 
     Proxies rank candidates of one space and say nothing of accuracies. How well they rank is to be
@@ -46,21 +46,21 @@ class ZeroCostEvaluator:
     def __init__(
         self,
         space: Space,
-        proxy: Literal["nwot", "synflow"],
+        proxy: str = "nwot",
         batch_size: int = 64,
         config: TrainConfig | None = None,
     ):
         self._space = space
         self._proxy = choice("proxy", proxy, PROXIES)
         self._batch_size = integer("batch_size", batch_size, 2, 4096)
-        self._trained = TrainEvaluator(space, config or TrainConfig())
-        images = self._trained.search_data()[0][:batch_size].inputs()
+        super().__init__(TrainEvaluator(space, config or TrainConfig()))
+        images = self.search_data()[0][:batch_size].inputs()
         self._images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # [N, C, H, W]
 
     def identity(self) -> Mapping[str, Any]:
         """The proxy, its batch, and how results are trained."""
         settings = {"evaluator": self._proxy, "batch_size": self._batch_size}
-        return settings | {"trained": dict(self._trained.identity())}
+        return settings | {"trained": dict(self.trained.identity())}
 
     def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
         """The proxy of the candidate with weights drawn by the seed."""
@@ -69,10 +69,6 @@ class ZeroCostEvaluator:
             net.prune(1.0)
             score = nwot(net, self._images) if self._proxy == "nwot" else synflow(net, self._images)
         return Evaluation(score)
-
-    def test(self, candidate: Candidate, seed: int) -> Evaluation:
-        """The accuracy on the test data after training, as of `TrainEvaluator`."""
-        return self._trained.test(candidate, seed)
 
 
 @torch.no_grad()
