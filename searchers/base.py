@@ -29,7 +29,7 @@ from spaces.costs import MEASURES, cost
 from spaces.limits import Limit
 
 if TYPE_CHECKING:
-    from searchers.data import Split
+    from searchers.data import TrainingData
 
 _SEARCHER_STREAM, _EVALUATION_STREAM = 0, 1
 
@@ -247,8 +247,8 @@ class SearchContext:
     """What a one-shot searcher needs besides the space, the limit and the random stream.
 
     Attributes:
-        data: gives the data to train on and the data to validate on, as splits of
-            `searchers.data`; the test data is not among them.
+        data: gives the data to train on and the data to validate on; the test data is not among
+            them.
         directory: of the run, where the searcher may keep checkpoints below ``searcher``; None
             keeps nothing.
         images: images the whole search may train on, those of trials included; None is no limit.
@@ -256,7 +256,7 @@ class SearchContext:
         progress: called now and then with the steps done, their total, and figures by name.
     """
 
-    data: Callable[[], tuple[Split, Split]]
+    data: Callable[[], tuple[TrainingData, TrainingData]]
     directory: Path | None = None
     images: int | None = None
     device: str = "cpu"

@@ -20,7 +20,7 @@ from npusim.errors import ConfigError
 from searchers.base import Budget, is_one_shot
 from searchers.evaluators import TrainConfig, make, training
 from searchers.options import parse
-from spaces.limits import Limit
+from spaces.limits import Limit, parse_count
 
 if TYPE_CHECKING:
     from searchers.base import Evaluator, Pool
@@ -43,6 +43,14 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
 
 @click.command()
 @SPACE
+@click.option(
+    "--space-option",
+    "-o",
+    "space_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the space, such as multiplier=1 or bitwidths=[4,8]; may be repeated.",
+)
 @click.option("--searcher", default="evolution", show_default=True, help="Search strategy.")
 @click.option(
     "--option",
@@ -51,7 +59,8 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     metavar="NAME=VALUE",
     help="Option of the strategy, such as population=20; may be repeated.",
 )
-@click.option("--size", required=True, help=f"Hard limit on the compressed size, {SIZE_HELP}.")
+@click.option("--size", help=f"Hard limit on the compressed size, {SIZE_HELP}.")
+@click.option("--macs", help="Hard limit on the multiply-accumulates, such as 50M.")
 @click.option("--preset", help="Settings of a strategy that has some: cpu, paper.")
 @click.option(
     "--trials",
@@ -59,6 +68,10 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     help="Candidates to train.  [default: 20; 1 for a strategy that trains itself]",
 )
 @click.option("--seed", default=0, show_default=True, help="Decides everything that is drawn.")
+@click.option("--data-set", help="Data set; else the space's.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Directory of data sets; else NPUSIM_DATA."
+)
 @click.option(
     "--workers",
     default=1,
@@ -86,12 +99,16 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
 @AS_JSON
 def search(
     space: str,
+    space_options: tuple[str, ...],
     searcher: str,
     options: tuple[str, ...],
-    size: str,
+    size: str | None,
+    macs: str | None,
     preset: str | None,
     trials: int | None,
     seed: int,
+    data_set: str | None,
+    data: Path | None,
     workers: int,
     out: Path,
     evaluator_name: str,
@@ -100,7 +117,7 @@ def search(
     plot: bool,
     as_json: bool,
 ) -> None:
-    """Search a space for the most accurate network within a hard limit on its compressed size.
+    """Search a space for the most accurate network within a hard limit on what it costs.
 
     Every candidate is trained for real and scored on validation data, unless --evaluator says
     otherwise. The best one is trained afresh at the end and tested, once, on data that the search
@@ -110,14 +127,15 @@ def search(
     """
     import searchers
     from searchers.study import Study, run_study, take_part
+    from spaces.cli import parse_option
 
     if trials is None:
         trials = 1 if is_one_shot(searchers.get(searcher)) else 20
     given = (f"preset={preset}",) if preset else ()
     study = Study(
-        spaces.get(space),
+        spaces.get(space, **dict(parse_option(text) for text in space_options)),
         searcher,
-        Limit.size(size),
+        _limit(size, macs),
         Budget(trials=trials),
         seed,
         parse((*given, *options)),
@@ -125,7 +143,7 @@ def search(
     config = TrainConfig(epochs=epochs, final_epochs=final_epochs)
     if plot:
         _require_plots()
-    make_evaluator = partial(make, evaluator_name, study.space, config)
+    make_evaluator = partial(make, evaluator_name, study.space, config, data_set, data)
     evaluator = make_evaluator()
     study.check(out, evaluator.identity())
     study.check_workers(workers)
@@ -235,6 +253,17 @@ def bench(
         f"{searchers} on {space}: {trials} trials of {epochs} epochs each; "
         f"{final_epochs} epochs before a test. Results in {out}"
     )
+
+
+def _limit(size: str | None, macs: str | None) -> Limit:
+    """What ``--size`` or ``--macs`` says."""
+    if (size is None) == (macs is None):
+        given = "none" if size is None else "both"
+        raise ConfigError(f"one of --size and --macs must be given, got {given}")
+    if macs is not None:
+        return Limit("macs", parse_count("--macs", macs))
+    assert size is not None
+    return Limit.size(size)
 
 
 @contextmanager

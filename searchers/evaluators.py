@@ -13,7 +13,7 @@ from searchers.training.recipes import Recipe
 from spaces.base import Candidate, Space
 
 if TYPE_CHECKING:
-    from searchers.data import Split
+    from searchers.data import TrainingData
     from searchers.study import TrainingEvaluator
     from searchers.training.evaluator import TrainEvaluator
 
@@ -54,7 +54,7 @@ class ResultTrained:
     def __init__(self, trained: TrainEvaluator):
         self.trained = trained
 
-    def search_data(self) -> tuple[Split, Split]:
+    def search_data(self) -> tuple[TrainingData, TrainingData]:
         """The training and the validation data, for searchers that train themselves."""
         return self.trained.search_data()
 
@@ -63,12 +63,21 @@ class ResultTrained:
         return self.trained.test(candidate, seed)
 
 
-def training(space: Space, config: TrainConfig) -> TrainEvaluator:
-    """The evaluator that trains the space's candidates on its data set.
+def training(
+    space: Space, config: TrainConfig, data_set: str | None = None, directory: Path | None = None
+) -> TrainEvaluator:
+    """The evaluator that trains the space's candidates on a data set.
+
+    Args:
+        space: of the candidates.
+        config: how they are trained.
+        data_set: name; None for the space's own.
+        directory: of data sets; None for NPUSIM_DATA.
 
     Raises:
         MissingExtraError: torch or what the data set needs is not installed.
-        UnknownNameError: the space's data set is not known.
+        UnknownNameError: the data set is not known.
+        ConfigError: it is not one for the space's networks, or is not there.
     """
     try:
         import torch  # noqa: F401
@@ -76,10 +85,16 @@ def training(space: Space, config: TrainConfig) -> TrainEvaluator:
         raise MissingExtraError("training", "search", error) from error
     from searchers.training.evaluator import TrainEvaluator
 
-    return TrainEvaluator(space, config)
+    return TrainEvaluator(space, config, data_set, directory)
 
 
-def make(name: str, space: Space, config: TrainConfig) -> TrainingEvaluator:
+def make(
+    name: str,
+    space: Space,
+    config: TrainConfig,
+    data_set: str | None = None,
+    directory: Path | None = None,
+) -> TrainingEvaluator:
     """The evaluator of a name such as ``zero-cost:synflow``.
 
     Args:
@@ -89,6 +104,7 @@ def make(name: str, space: Space, config: TrainConfig) -> TrainingEvaluator:
             or "package.module:function" of one's own, see `searchers.own_evaluator`.
         space: what the candidates are of.
         config: how candidates are trained, and always the result of the search.
+        data_set, directory: see `training`.
 
     Raises:
         UnknownNameError: no such evaluator or proxy.
@@ -101,12 +117,12 @@ def make(name: str, space: Space, config: TrainConfig) -> TrainingEvaluator:
             raise ConfigError(f"evaluator {kind!r} must have no argument, got {name!r}")
         if kind == "full":
             config = TrainConfig(config.final_epochs, config.final_epochs, config.recipe)
-        return training(space, config)
+        return training(space, config, data_set, directory)
     if kind == "zero-cost":
-        training(space, config)  # says what is missing
+        trained = training(space, config, data_set, directory)
         from searchers.zero_cost import ZeroCostEvaluator
 
-        return ZeroCostEvaluator(space, argument or "nwot", config=config)
+        return ZeroCostEvaluator(space, argument or "nwot", trained=trained)
     if kind == "surrogate":
         if not argument:
             raise ConfigError(
@@ -114,9 +130,11 @@ def make(name: str, space: Space, config: TrainConfig) -> TrainingEvaluator:
             )
         from searchers.surrogate_evaluator import SurrogateEvaluator
 
-        return SurrogateEvaluator(space, Path(argument), training(space, config))
+        return SurrogateEvaluator(
+            space, Path(argument), training(space, config, data_set, directory)
+        )
     if colon:
         from searchers.own_evaluator import OwnEvaluator
 
-        return OwnEvaluator(space, name, training(space, config))
+        return OwnEvaluator(space, name, training(space, config, data_set, directory))
     raise UnknownNameError("evaluator", name, (*EVALUATORS, "package.module:function"))

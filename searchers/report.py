@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npusim.errors import MissingExtraError
+from searchers.base import Evaluation, Trial
 from searchers.bench import REFERENCE
 from searchers.stats import bootstrap_mean
 from searchers.study import StudyResult
@@ -43,9 +44,10 @@ def study_table(result: StudyResult) -> Table:
         title=f"{study.searcher} on {study.space.name} within {study.limit}, seed {study.seed}: "
         f"best of {len(result.history)} trials"
     )
-    by_accuracy = _by_accuracy(result)
-    score = "validation %" if by_accuracy else "score"
-    for heading in ("trial", score, "test %", "size", "limit used %", "MACs"):
+    unit, scale = _unit(result.history)
+    test_unit, test_scale = _unit(() if result.test is None else (result.test,))
+    score = f"validation {unit}" if unit else "score"
+    for heading in ("trial", score, f"test {test_unit}", "size", "limit used %", "MACs"):
         table.add_column(heading, justify="right")
     ranked = sorted((t for t in result.history if t.valid), key=lambda t: -t.merit)
     for i, trial in enumerate(ranked[:TOP]):
@@ -53,8 +55,8 @@ def study_table(result: StudyResult) -> Table:
         tested = result.test is not None and i == 0
         table.add_row(
             str(trial.index),
-            f"{100 * trial.merit:.2f}" if by_accuracy else f"{trial.merit:.6g}",
-            f"{100 * result.test.score:.2f}" if result.test is not None and tested else "",
+            f"{scale * trial.merit:.2f}" if unit else f"{trial.merit:.6g}",
+            f"{test_scale * result.test.score:.2f}" if result.test is not None and tested else "",
             format_size(trial.costs["size_bits"]),
             f"{100 * used:.1f}",
             f"{trial.costs['macs']:,}",
@@ -62,32 +64,45 @@ def study_table(result: StudyResult) -> Table:
     return table
 
 
-def _by_accuracy(result: StudyResult) -> bool:
-    """Whether the scores are accuracies, and not those of a proxy."""
-    return all(trial.metrics.get("accuracy") == trial.score for trial in result.history)
+def _unit(scored: Iterable[Trial | Evaluation]) -> tuple[str, float]:
+    """Unit that scores are shown in, and what they are multiplied by.
+
+    Percent for accuracies, dB for PSNR, nothing for what else evaluators say.
+    """
+    for name, unit, scale in (("accuracy", "%", 100.0), ("psnr", "dB", 1.0)):
+        if all(each.metrics.get(name) == each.score for each in scored):
+            return unit, scale
+    return "", 1.0
 
 
 def plot_study(result: StudyResult, path: Path) -> None:
-    """Size against validation accuracy of all trials, the best one and the limit marked."""
+    """Cost against validation score of all trials, the best one and the limit marked."""
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = _figure()
     study = result.study
     valid = [trial for trial in result.history if trial.valid]
-    by_accuracy = _by_accuracy(result)
-    scale = 100 if by_accuracy else 1
-    size_kb = [trial.costs["size_bits"] / 8000 for trial in valid]
+    unit, scale = _unit(result.history)
+    in_kb = study.limit.measure == "size_bits"
+    part = 8000 if in_kb else 1
+
+    def cost(trial: Trial) -> float:
+        return trial.costs[study.limit.measure] / part
+
     points = axes.scatter(
-        size_kb, [scale * t.merit for t in valid], c=[t.index for t in valid], cmap="viridis"
+        [cost(trial) for trial in valid],
+        [scale * trial.merit for trial in valid],
+        c=[trial.index for trial in valid],
+        cmap="viridis",
     )
     figure.colorbar(points, ax=axes, label="trial", ticks=MaxNLocator(integer=True))
     if result.best is not None:
-        best = (result.best.costs["size_bits"] / 8000, scale * result.best.merit)
+        best = (cost(result.best), scale * result.best.merit)
         axes.scatter(*best, s=180, facecolors="none", edgecolors="tab:red", label="best")
-    if study.limit.measure == "size_bits":
-        axes.axvline(study.limit.most / 8000, color="tab:red", linestyle="--", label="limit")
-    axes.set_xlabel("compressed size [KB]")
-    axes.set_ylabel("validation accuracy [%]" if by_accuracy else "score")
+    axes.axvline(study.limit.most / part, color="tab:red", linestyle="--", label="limit")
+    axes.set_xlabel("compressed size [KB]" if in_kb else study.limit.measure)
+    what = {"%": "validation accuracy [%]", "dB": "validation PSNR [dB]", "": "score"}
+    axes.set_ylabel(what[unit])
     axes.set_title(f"{study.searcher} on {study.space.name}, seed {study.seed}")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import spaces
-from npusim.errors import ConfigError, FormatError
+from npusim.errors import FormatError
 from searchers.base import Trial
 from searchers.store import RUN_FORMAT, RUN_VERSION, TRIALS, read_json, rows
 from spaces.base import Space
+from spaces.definitions import from_definition
 from spaces.limits import Limit
 
 
@@ -40,13 +40,11 @@ def is_run(directory: Path) -> bool:
     return (directory / "run.json").is_file()
 
 
-def read_run(directory: Path) -> StoredRun:
-    """What a run's directory has; another process may be running it.
+def read_header(directory: Path) -> tuple[Mapping[str, Any], Space]:
+    """What a run is, and its space as it was defined then.
 
     Raises:
-        ConfigError: the space is not what is registered under its name.
-        FormatError: the files are not those of a run.
-        UnknownNameError: no such space.
+        FormatError: the file is not that of a run.
     """
     path = directory / "run.json"
     header = read_json(path)
@@ -54,16 +52,22 @@ def read_run(directory: Path) -> StoredRun:
     if found != (RUN_FORMAT, RUN_VERSION):
         raise FormatError(f"{path} must be {RUN_FORMAT} version {RUN_VERSION}, got {found}")
     try:
-        space = spaces.get(header["space"]["name"])
-        limit = Limit(**header["limit"])
-        same = space.content_hash == header["space"]["hash"]
+        return header, from_definition(header["definition"], header["space"]["hash"])
     except (KeyError, TypeError) as error:
-        raise FormatError(f"{path} must name a space and a limit, got {error!r}") from None
-    if not same:
-        raise ConfigError(
-            f"space {space.name!r} of run {directory} must be the registered one "
-            f"({space.content_hash}), got {header['space']['hash']}"
-        )
+        raise FormatError(f"{path} must define a space, got {error!r}") from None
+
+
+def read_run(directory: Path) -> StoredRun:
+    """What a run's directory has; another process may be running it.
+
+    Raises:
+        FormatError: the files are not those of a run.
+    """
+    header, space = read_header(directory)
+    try:
+        limit = Limit(**header["limit"])
+    except (KeyError, TypeError) as error:
+        raise FormatError(f"{directory / 'run.json'} must have a limit, got {error!r}") from None
     trials = []
     for row in rows(directory) if (directory / TRIALS).is_file() else ():
         index, choices = row.pop("idx"), row.pop("choices")

@@ -39,7 +39,7 @@ from spaces.feasible import require_feasible
 from spaces.limits import Limit
 
 if TYPE_CHECKING:
-    from searchers.data import Split
+    from searchers.data import TrainingData
 
 _HELD_OUT_STREAM = 2
 
@@ -55,7 +55,7 @@ class HeldOutEvaluator(Evaluator, Protocol):
 class TrainingEvaluator(HeldOutEvaluator, Protocol):
     """An evaluator whose data one-shot searchers can train on too."""
 
-    def search_data(self) -> tuple[Split, Split]:
+    def search_data(self) -> tuple[TrainingData, TrainingData]:
         """The data that candidates are trained on, and the data that they are validated on."""
         ...
 
@@ -245,7 +245,9 @@ def _context(
 ) -> SearchContext | None:
     if not is_one_shot(searchers.get(study.searcher)):
         return None
-    data: Callable[[], tuple[Split, Split]] | None = getattr(evaluator, "search_data", None)
+    data: Callable[[], tuple[TrainingData, TrainingData]] | None = getattr(
+        evaluator, "search_data", None
+    )
     if data is None:
         raise ConfigError(
             f"searcher {study.searcher!r} must have an evaluator with data to train on, "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from npusim._arguments import choice, integer
 from npusim.errors import ConfigError
 from searchers.base import Evaluation
+from searchers.data import Split
 from searchers.evaluators import ResultTrained, TrainConfig
 from searchers.training.evaluator import TrainEvaluator, one_thread
 from spaces.base import Candidate, Space
@@ -32,11 +33,12 @@ class ZeroCostEvaluator(ResultTrained):
         proxy: ``nwot`` counts how differently the images of a batch switch the rectifiers on and
             off; ``synflow`` how much of the weights' synaptic flow passes the network.
         batch_size: images of the batch.
-        config: how the result of a search is trained for its test.
+        trained: has the data, and trains the result of a search for its test; None for the space's
+            own data and the settings by default.
 
     Raises:
         UnknownNameError: no such proxy.
-        ConfigError: `batch_size` is out of range.
+        ConfigError: `batch_size` is out of range, or data is not of images with classes.
         NpusimError: see `TrainEvaluator`.
 
     Source: Mellor et al., 2021, "Neural architecture search without training", eq. (2); Tanaka et
@@ -48,13 +50,18 @@ class ZeroCostEvaluator(ResultTrained):
         space: Space,
         proxy: str = "nwot",
         batch_size: int = 64,
-        config: TrainConfig | None = None,
+        trained: TrainEvaluator | None = None,
     ):
         self._space = space
         self._proxy = choice("proxy", proxy, PROXIES)
         self._batch_size = integer("batch_size", batch_size, 2, 4096)
-        super().__init__(TrainEvaluator(space, config or TrainConfig()))
-        images = self.search_data()[0][:batch_size].inputs()
+        super().__init__(trained or TrainEvaluator(space, TrainConfig()))
+        data, _ = self.search_data()
+        if not isinstance(data, Split):
+            raise ConfigError(
+                f"data of proxy {proxy!r} must be of images with classes, got {type(data).__name__}"
+            )
+        images = data[:batch_size].inputs()
         self._images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # [N, C, H, W]
 
     def identity(self) -> Mapping[str, Any]:

@@ -40,6 +40,7 @@ def list_spaces(form: str, output: str | None) -> None:
 @space.command()
 @click.argument("name")
 @click.option(
+    "--space-option",
     "--option",
     "-o",
     "options",
@@ -93,7 +94,7 @@ def parse_option(text: str) -> tuple[str, Any]:
     """Key and value of an option; the value is JSON, or else text."""
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
-        raise ConfigError(f"--option must be KEY=VALUE, got {text!r}")
+        raise ConfigError(f"option of a space must be KEY=VALUE, got {text!r}")
     try:
         return key, json.loads(value)
     except ValueError:

@@ -36,6 +36,27 @@ def parse_size(text: str) -> int:
     return int(Fraction(match[1]) * UNIT_BYTES[match[2]] * 8)
 
 
+def parse_count(what: str, text: str) -> int:
+    """A number such as ``50M`` or ``1.5k``, rounded down.
+
+    Args:
+        what: it is of, for messages.
+        text: as people write it.
+
+    Raises:
+        ConfigError: not a positive number, followed by k, M, G or nothing.
+
+    >>> parse_count("macs", "1.5M")
+    1500000
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)([kMG]?)\s*", text, re.ASCII)
+    if match is None or Fraction(match[1]) == 0:
+        raise ConfigError(
+            f"{what} must be a positive number such as 1500, 1.5k or 50M, got {text!r}"
+        )
+    return int(Fraction(match[1]) * MULTIPLES[match[2]])
+
+
 def format_size(bits: float) -> str:
     """A size of that many bits in B, KB or MB (powers of 1000).
 

@@ -17,6 +17,9 @@ from searchers.data.super_resolution import Pairs as Pairs
 from searchers.data.super_resolution import SuperResolutionData as SuperResolutionData
 from searchers.data.super_resolution import bsds200, div2k
 
+TrainingData = Split | Pairs
+"""What networks learn from: images with classes, or pairs of images."""
+
 DATA_SETS = {
     "bsds200": bsds200,
     "cifar100": cifar100,

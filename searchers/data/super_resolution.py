@@ -34,6 +34,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.high)
 
+    def __add__(self, other: Pairs) -> Pairs:
+        return Pairs(self.high + other.high, self.low + other.low)
+
 
 @dataclass(frozen=True, slots=True)
 class SuperResolutionData:

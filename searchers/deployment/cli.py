@@ -27,12 +27,13 @@ N_RANDOM: Final = 20
 N_TESTED: Final = 100
 PATH = click.Path(path_type=Path)
 OPTION = click.option(
+    "--space-option",
     "--option",
     "-o",
     "options_of_space",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Option of the candidate's space, such as multiplier=1; may be repeated.",
+    help="Option of the space of networks whose file does not say it, such as multiplier=1.",
 )
 DATA_SET = click.option("--data-set", help="Data set; else that of the training.")
 DATA = click.option("--data", type=PATH, help="Directory of data sets; else NPUSIM_DATA.")

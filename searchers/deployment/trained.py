@@ -19,8 +19,7 @@ from npusim.errors import ConfigError
 from searchers.data import DataSet, Pairs, Split, SuperResolutionData, load
 from searchers.data.quality import psnr
 from searchers.store import read_json
-from searchers.training.runs import scale_of
-from searchers.training.tasks import PEAK
+from searchers.training.tasks import PEAK, scale_of
 from spaces.nets import CandidateNet
 from spaces.nets.activations import Mode
 from spaces.nets.candidate_net import observe_activations
@@ -63,7 +62,8 @@ def load_trained(source: Path, options: Mapping[str, Any], data: Data) -> Candid
 
     Args:
         source: directory of a finished training, or the file of a network.
-        options: of its space, where those are not the space's own.
+        options: of the space registered under the name of the network's, to have that instead of
+            the one that the file defines; it must be the same.
         data: is read if training was in floating point, so that there are no grids yet.
 
     Raises:
@@ -73,8 +73,9 @@ def load_trained(source: Path, options: Mapping[str, Any], data: Data) -> Candid
     path = source / "net.pt" if source.is_dir() else source
     if source.is_dir() and not path.exists():
         raise ConfigError(f"RUN must be the directory of a finished training, got no {path}")
-    name = str(read_state(path, NET_KIND)["space"])
-    net = load_net(path, spaces.get(name, **options))
+    stored = read_state(path, NET_KIND)
+    registered = options or "definition" not in stored
+    net = load_net(path, spaces.get(str(stored["space"]), **options) if registered else None)
     if not net.input_quantizer.calibrated:
         observe_activations(net, [calibration_images(net, data)])
     net.quantize_activations(Mode.ON)

@@ -31,7 +31,7 @@ OPTIONS = (
     click.option("--epochs", type=int, help="Passes over the training data; else the recipe's."),
     click.option("--float", "dense", is_flag=True, help="Neither quantize nor prune."),
     click.option("--start", type=PATH, help="Trained net.pt to start from; else fresh weights."),
-    click.option("--data-set", help="Data set; else the space's."),
+    click.option("--data-set", help="Data set; else that of the search, or the space's."),
     click.option("--data", type=PATH, help="Directory of data sets; else NPUSIM_DATA."),
     click.option("--seed", default=0, show_default=True, help="Decides everything that is drawn."),
     click.option("--device", default="cpu", show_default=True, help='"cpu" or "cuda".'),
@@ -57,6 +57,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.option("--space", "name", default="digits", show_default=True, help="Search space.")
 @click.option(
+    "--space-option",
     "--option",
     "-o",
     "options",
@@ -104,21 +105,17 @@ def finetune(run: Path, out: Path | None, **common: Any) -> None:
 
     After Ctrl-C, or anything worse, the same command goes on where it stopped, bit for bit.
     """
-    import spaces
-    from searchers.store import read_json
+    from searchers.stored import read_header
 
     for name in ("run.json", "best.json"):
         if not (run / name).exists():
             raise ConfigError(
                 f"RUN must be the directory of a finished search, got no {run / name}"
             )
-    described = read_json(run / "run.json")["space"]
-    space = spaces.get(described["name"])
-    if space.content_hash != described["hash"]:
-        raise ConfigError(
-            f"space of {run} must be {space.name!r} as it is now (hash {space.content_hash}), "
-            f"got hash {described['hash']}"
-        )
+    header, space = read_header(run)
+    if common["data_set"] is None:
+        evaluator = header["evaluator"]
+        common["data_set"] = evaluator.get("trained", evaluator).get("data_set")
     best = _candidate(space, run / "best.json")
     _train(space, best, run / "finetune" if out is None else out, **common)
 

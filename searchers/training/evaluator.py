@@ -6,78 +6,101 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import reduce
+from operator import add
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from npusim.errors import ConfigError
 from searchers.base import Evaluation
-from searchers.data import DataSet, Split, load
+from searchers.data import DataSet, TrainingData
 from searchers.evaluators import TrainConfig
 from searchers.training import recipes
 from searchers.training.loop import Training
-from searchers.training.tasks import Classification, classification_score
+from searchers.training.tasks import load_for, scale_of, score_on, task_on
 from spaces.base import Candidate, Space
 from spaces.nets import build
 
 
 class TrainEvaluator:
-    """Scores a candidate of a space by training it: accuracy on the validation data.
+    """Scores a candidate of a space by training it: accuracy, or PSNR in dB, on validation data.
+
+    Args:
+        space: of the candidates.
+        config: how they are trained.
+        data_set: name; None for the space's own.
+        directory: of data sets; None for NPUSIM_DATA.
 
     Raises:
-        UnknownNameError: the space's data set is not known.
-        ConfigError: it is not of images with classes, or is not there.
+        UnknownNameError: the data set is not known.
+        ConfigError: it is not one for the space's networks, or is not there.
         MissingExtraError: it needs a package that is not installed.
     """
 
-    def __init__(self, space: Space, config: TrainConfig):
+    def __init__(
+        self,
+        space: Space,
+        config: TrainConfig,
+        data_set: str | None = None,
+        directory: Path | None = None,
+    ):
         self._space, self._config = space, config
-        self._recipe = recipes.get(space.data_set) if config.recipe is None else config.recipe
-        data = load(space.data_set)
-        if not isinstance(data, DataSet):
-            raise ConfigError(
-                f"data set of a search must be of images with classes, got {space.data_set!r}"
-            )
-        self._data = data
+        self._data_set = data_set or space.data_set
+        self._recipe = recipes.get(self._data_set) if config.recipe is None else config.recipe
+        self._data = load_for(space, self._data_set, directory)
 
     def identity(self) -> Mapping[str, Any]:
         """The data set and all settings of the training."""
         settings = asdict(self._config) | {"recipe": asdict(self._recipe)}
-        return {"evaluator": "train", "data_set": self._space.data_set, **settings}
+        return {"evaluator": "train", "data_set": self._data_set, **settings}
 
-    def search_data(self) -> tuple[Split, Split]:
+    def search_data(self) -> tuple[TrainingData, TrainingData]:
         """The training and the validation data, for searchers that train themselves."""
-        return self._data.train, self._data.validation
+        return self._part("train"), self._part("validation")
 
     def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
         """Train on the training data for `epochs`, score on the validation data."""
-        return self._fit_and_score(
-            candidate, seed, self._data.train, self._data.validation, self._config.epochs
-        )
+        train, validation = self.search_data()
+        return self._fit_and_score(candidate, seed, train, validation, self._config.epochs)
 
     def test(self, candidate: Candidate, seed: int) -> Evaluation:
         """Train on training and validation data for `final_epochs`, score on the test data.
 
-        For the result of a search only: nothing may be chosen by what comes out.
+        For the result of a search only: nothing may be chosen by what comes out. Several test
+        folders count as one.
         """
-        both = self._data.train + self._data.validation
-        return self._fit_and_score(
-            candidate, seed, both, self._data.test, self._config.final_epochs
-        )
+        train, validation = self.search_data()
+        both: TrainingData = reduce(add, (train, validation))
+        tests = ["test"] if isinstance(self._data, DataSet) else list(self._data.tests)
+        test: TrainingData = reduce(add, map(self._part, tests))
+        return self._fit_and_score(candidate, seed, both, test, self._config.final_epochs)
+
+    def _part(self, name: str) -> TrainingData:
+        """A part of the data, by its name."""
+        if isinstance(self._data, DataSet):
+            found: TrainingData = getattr(self._data, name)
+            return found
+        return self._data.pairs(name, scale_of(self._space))
 
     def _fit_and_score(
-        self, candidate: Candidate, seed: int, fit: Split, held_out: Split, epochs: int
+        self,
+        candidate: Candidate,
+        seed: int,
+        fit: TrainingData,
+        held_out: TrainingData,
+        epochs: int,
     ) -> Evaluation:
         recipe = self._recipe.but(epochs=epochs)
         offset = recipe.number_format == "q-hat"
         with one_thread():
             net = build(self._space, candidate, torch.Generator().manual_seed(seed), offset)
-            task = Classification(fit, recipe, torch.device("cpu"))
+            task = task_on(fit, self._space, recipe, torch.device("cpu"))
             training = Training(net, task, recipe, seed)
             training.run()
-            found = classification_score(net, held_out)
+            found = score_on(net, self._space, held_out)
         n_images = training.plan.n_steps * recipe.batch_size
-        return Evaluation(found["accuracy"], found, n_images)
+        return Evaluation(next(iter(found.values())), found, n_images)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ import torch
 
 from npusim import __version__
 from npusim.errors import ConfigError, FormatError
-from searchers.data import DataSet, SuperResolutionData, load
+from searchers.data import DataSet, SuperResolutionData
 from searchers.store import read_json, write_json, write_text
 from searchers.training.group import Group
 from searchers.training.loop import N_OBSERVED, Progress, Training
@@ -34,9 +34,11 @@ from searchers.training.tasks import (
     SuperResolution,
     Task,
     classification_score,
+    load_for,
+    scale_of,
     super_resolution_score,
 )
-from spaces.base import Candidate, LayerKind, Space
+from spaces.base import Candidate, Space
 from spaces.nets import CandidateNet, build
 from spaces.nets.activations import Mode
 from spaces.nets.candidate_net import observe_activations
@@ -225,23 +227,10 @@ class _SuperResolution:
 
 
 def _parts(run: Run) -> _Images | _SuperResolution:
-    data = load(run.data_set or run.space.data_set, run.data)
-    pictures = run.space.layers[-1].kind is not LayerKind.DENSE
-    if pictures != isinstance(data, SuperResolutionData):
-        raise ConfigError(
-            f"data set of space {run.space.name!r} must be of "
-            f"{'images' if pictures else 'images with classes'}, "
-            f"got {run.data_set or run.space.data_set!r}"
-        )
+    data = load_for(run.space, run.data_set, run.data)
     if isinstance(data, SuperResolutionData):
         return _SuperResolution(run, data)
     return _Images(run, data)
-
-
-def scale_of(space: Space) -> int:
-    """How many times larger than the image the output of the space's networks is."""
-    height: int = int(space.maps[space.layers[-1].name][0, 0])
-    return height // space.image_shape[0]
 
 
 def _net(run: Run) -> CandidateNet:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from npusim.errors import ConfigError
+from searchers.data import DataSet, Pairs, Split, SuperResolutionData, TrainingData, load
 from searchers.data.quality import psnr, ssim
-from searchers.data.splits import Split
-from searchers.data.super_resolution import Pairs
 from searchers.training.group import Group
 from searchers.training.recipes import Recipe
+from spaces.base import LayerKind, Space
 
 PEAK = 255.0
 CALIBRATION_BATCH = 256
@@ -190,3 +192,51 @@ def super_resolution_score(net: nn.Module, pairs: Pairs, scale: int) -> dict[str
         ratios.append(psnr(image, high, scale))
         likenesses.append(ssim(image, high, scale))
     return {"psnr": float(np.mean(ratios)), "ssim": float(np.mean(likenesses))}
+
+
+# -- which of them a space's networks are for
+
+
+def scale_of(space: Space) -> int:
+    """How many times larger than the image the output of the space's networks is."""
+    height: int = int(space.maps[space.layers[-1].name][0, 0])
+    return height // space.image_shape[0]
+
+
+def load_for(
+    space: Space, data_set: str | None = None, directory: Path | None = None
+) -> DataSet | SuperResolutionData:
+    """The data set that networks of a space are trained on.
+
+    Args:
+        space: of the networks.
+        data_set: name; None for the space's own.
+        directory: of data sets; None for NPUSIM_DATA.
+
+    Raises:
+        ConfigError: it has images where classes are needed, or the reverse; see also
+            `searchers.data.load`.
+        UnknownNameError: no such data set.
+    """
+    data = load(data_set or space.data_set, directory)
+    pictures = space.layers[-1].kind is not LayerKind.DENSE
+    if pictures != isinstance(data, SuperResolutionData):
+        raise ConfigError(
+            f"data set of space {space.name!r} must be of "
+            f"{'images' if pictures else 'images with classes'}, got {data_set or space.data_set!r}"
+        )
+    return data
+
+
+def task_on(data: TrainingData, space: Space, recipe: Recipe, device: torch.device) -> Task:
+    """What a space's networks are trained for on that data."""
+    if isinstance(data, Split):
+        return Classification(data, recipe, device)
+    return SuperResolution(data, scale_of(space), recipe, device)
+
+
+def score_on(net: nn.Module, space: Space, data: TrainingData) -> dict[str, float]:
+    """What a network of a space reaches on data; the first figure is what a search maximises."""
+    if isinstance(data, Split):
+        return classification_score(net, data)
+    return super_resolution_score(net, data, scale_of(space))

@@ -156,22 +156,37 @@ _LARGE: Final = {
     "precision": "bfloat16",
 }
 """What both presets start from where there are more than `SMALL_IMAGES` images to train on."""
+_PICTURES: Final = {
+    "batch_size": 16,
+    "learning_rate": 2e-3,
+    "weight_decay": 0.0,
+    "precision": "bfloat16",
+}
+"""What both presets change for networks whose outputs are images, as their recipe has it."""
 
 
-def config(preset: str, row: str = "full", n_images: int = 0, **changes: Any) -> UdcConfig:
+def config(
+    preset: str,
+    row: str = "full",
+    n_images: int = 0,
+    pictures: bool = False,
+    **changes: Any,
+) -> UdcConfig:
     """A preset's settings, changed to a row of `ROWS`, then by `changes`; None changes nothing.
 
     Args:
         preset: of `PRESETS`.
         row: of `ROWS`.
         n_images: to train on.
+        pictures: whether the networks' outputs are images.
         changes: fields of `UdcConfig`.
 
     >>> config("cpu", "vanilla", epochs=3).xi
     'none'
     """
     own = {name: value for name, value in changes.items() if value is not None}
-    settings = dict(_LARGE) if n_images > SMALL_IMAGES else {}
+    settings = dict(_LARGE) if n_images > SMALL_IMAGES and not pictures else {}
     settings |= PRESETS[choice("preset", preset, tuple(PRESETS))]
+    settings |= _PICTURES if pictures else {}
     settings |= ROWS[choice("row", row, tuple(ROWS))]
     return UdcConfig(**settings | own)

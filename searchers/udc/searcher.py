@@ -13,7 +13,7 @@ from npusim.errors import ConfigError, InfeasibleError, MissingExtraError
 from searchers.base import SearchContext, Trial
 from searchers.udc.config import UdcConfig, config
 from searchers.udc.npu_cost import family, parse_limit
-from spaces.base import Candidate, Space
+from spaces.base import Candidate, LayerKind, Space
 from spaces.costs import cost
 from spaces.feasible import FeasibleSet, feasible_set, require_feasible
 from spaces.limits import Limit
@@ -154,14 +154,14 @@ class UdcSearch:
 
         from searchers.training import recipes
         from searchers.training.evaluator import one_thread
-        from searchers.training.tasks import Classification
+        from searchers.training.tasks import task_on
         from searchers.udc.run_files import RunFiles
         from searchers.udc.search import Search
 
         context, (data, _) = self.context, self.context.data()
-        settings = self._config(len(data.labels))
         recipe = recipes.get(self.space.data_set)  # how images are augmented
-        task = Classification(data, recipe, torch.device(context.device))
+        task = task_on(data, self.space, recipe, torch.device(context.device))
+        settings = self._config(task.n_samples)
         with one_thread():
             limits, device = self._limits, context.device
             search = Search(self.space, limits, task, settings, self._seed, device, context.images)
@@ -188,10 +188,11 @@ class UdcSearch:
 
     def _config(self, n_images: int) -> UdcConfig:
         preset, row, changes = self._settings
-        found = config(preset, row, n_images, **changes)
+        pictures = self.space.layers[-1].kind is not LayerKind.DENSE
+        found = config(preset, row, n_images, pictures, **changes)
         if changes["n_together"] is not None or self._macs_most() > TINY_MACS:
             return found
-        return config(preset, row, n_images, **changes | {"n_together": found.n_mc})
+        return config(preset, row, n_images, pictures, **changes | {"n_together": found.n_mc})
 
     def _macs_most(self) -> int:
         return cost(self.space, self.space.largest(), "macs")

@@ -17,6 +17,7 @@ import torch
 
 from npusim.errors import ConfigError, FormatError
 from spaces.base import Space
+from spaces.definitions import from_definition
 from spaces.nets.candidate_net import CandidateNet, build
 
 NET_KIND = "npusim.net"
@@ -77,6 +78,7 @@ def save_net(path: Path, net: CandidateNet) -> None:
         {
             "space": net.space.name,
             "space_hash": net.space.content_hash,
+            "definition": net.space.definition(),
             "choices": list(net.candidate.choices),
             "offset": [weight.offset for weight in net.weights().values()],
             "quantizes": [weight.quantizes for weight in net.weights().values()],
@@ -86,14 +88,22 @@ def save_net(path: Path, net: CandidateNet) -> None:
     )
 
 
-def load_net(path: Path, space: Space) -> CandidateNet:
+def load_net(path: Path, space: Space | None = None) -> CandidateNet:
     """The network that `save_net` wrote, in evaluation.
+
+    Args:
+        path: of the file.
+        space: of the network; None for that which the file defines.
 
     Raises:
         ConfigError: it is of another space, or there is no such file.
-        FormatError: the file is corrupted, or no network.
+        FormatError: the file is corrupted, no network, or from before files defined the space.
     """
     found = read_state(path, NET_KIND)
+    if space is None:
+        if "definition" not in found:
+            raise FormatError(f"{path} must define the network's space, got one that does not")
+        space = from_definition(found["definition"], found["space_hash"])
     require_space(path, found, space)
     net = build(space, space.candidate(found["choices"]), torch.Generator())
     for i, weight in enumerate(net.weights().values()):

@@ -61,6 +61,27 @@ def test_search_prints_a_table_and_resumes(cli, parts, tmp_path):
     assert list(best.choices) == found["best"]["choices"]
 
 
+def test_super_resolution_is_searched_finetuned_and_deployed(cli, parts, pictures):
+    pytest.importorskip("ai_edge_litert", reason="needs LiteRT")
+    out = pictures / "run"
+    options = {"scale": 2, "patch": 8, "features": 8, "shrunk": 4, "layers": 1}
+    args = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    args += ["--space", "super_resolution", "--macs", "100k", "--data", str(pictures)]
+    args += ["--searcher", "udc", "--option", "epochs=1", *FAST]
+    code, text, err = cli("search", *args, "--out", str(out))
+    assert (code, err) == (0, "")
+    assert "udc on super_resolution within 100000 macs, seed 0: best of 1 trials" in text
+    assert "validation dB" in text
+    assert json.loads((out / "result.json").read_text())["best"]["costs"]["macs"] <= 100_000
+    code, text, err = cli("finetune", str(out), "--data", str(pictures), "--epochs", "1")
+    assert (code, err) == (0, "")
+    assert "Set5_psnr with int8 maps: " in text
+    deployed = ("deploy", str(out / "finetune"), "--data", str(pictures), "--samples", "2")
+    code, text, err = cli(*deployed, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(text)["runtimes"][0]["psnr"] > 5
+
+
 def test_bench_prints_a_table_and_writes_its_files(cli, parts, tmp_path):
     args = ("bench", "--sizes", "1KB,2KB", "--seeds", "1", "--trials", "1", "--workers", "1", *FAST)
     code, text, err = cli(*args, "--out", str(tmp_path / "b"))
@@ -97,7 +118,19 @@ def test_bench_prints_a_table_and_writes_its_files(cli, parts, tmp_path):
             "workers of searcher 'evolution' must be 1, since it",
         ),
         (("--size", "1KB", "--workers", "0"), "workers must be at least 1, got 0"),
-        ((), "missing option '--size'"),
+        ((), "one of --size and --macs must be given, got none"),
+        (("--size", "1KB", "--macs", "1M"), "one of --size and --macs must be given, got both"),
+        (("--macs", "x"), "--macs must be a positive number such as 1500, 1.5k or 50M, got 'x'"),
+        (("--size", "1KB", "-o", "widths"), "option of a space must be KEY=VALUE, got 'widths'"),
+        (("--size", "1KB", "-o", "wide=1"), "options of space 'digits' must be ones it has"),
+        (
+            ("--size", "9MB", "--space", "cifar100", "--data", "/nowhere"),
+            "data set 'cifar100' must have /nowhere/cifar-100-python/train",
+        ),
+        (
+            ("--size", "1KB", "--data-set", "bsds200", "--data", "/nowhere"),
+            "data set 'bsds200' must have /nowhere/sr/BSDS200",
+        ),
     ],
 )
 def test_search_refuses_bad_input_and_writes_nothing(cli, parts, tmp_path, args, message):

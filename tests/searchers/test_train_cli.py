@@ -104,12 +104,13 @@ def test_networks_start_from_others(call, tmp_path, candidate):
 def test_searches_are_finetuned(call, tmp_path):
     run = tmp_path / "run"
     search = ["--searcher", "random", "--size", "1KB", "--trials", 1, "--epochs", 1]
+    search += ["-o", "bitwidths=[4,8]"]
     search += ["--final-epochs", 1, "--no-plot"]
     assert call("search", *search, "--out", run).exit_code == 0
     found = call("finetune", run, "--epochs", 1, "--tensorboard", *SMALL)
     assert found.exit_code == 0, found.output
     results = json.loads((run / "finetune" / "results.json").read_text())
-    best = SPACE.from_json((run / "best.json").read_text())
+    best = digits(bitwidths=(4, 8)).from_json((run / "best.json").read_text())
     assert results["choices"] == list(best.choices)
     assert list((run / "finetune").glob("events.out.*"))
     header = json.loads((run / "run.json").read_text())
@@ -117,7 +118,7 @@ def test_searches_are_finetuned(call, tmp_path):
     (run / "run.json").write_text(json.dumps(header))
     found = call("finetune", run, "--out", tmp_path / "other")
     assert found.exit_code == 2
-    assert "must be 'digits' as it is now" in found.output
+    assert "definition of space 'digits' must be of hash 0000000000000000, got one" in found.output
 
 
 def test_a_killed_training_goes_on_to_the_same_network(call, tmp_path, candidate):
@@ -150,7 +151,7 @@ def test_a_killed_training_goes_on_to_the_same_network(call, tmp_path, candidate
         (["--full", "--candidate", "x.json"], "and not both, got both"),
         (["--candidate", "x.json"], "candidate file must be readable, got"),
         (["--full", "--space", "digit"], "did you mean 'digits'?"),
-        (["--full", "--option", "widths"], "--option must be KEY=VALUE, got 'widths'"),
+        (["--full", "--option", "widths"], "option of a space must be KEY=VALUE, got 'widths'"),
         (["--full", "--recipe", "mine"], "recipe must be one of cifar100, digits"),
         (["--full", "--set", "epoch=3"], "did you mean 'epochs'?"),
         (["--full", "--set", "epochs=three"], "epochs must be of type int, got 'three'"),

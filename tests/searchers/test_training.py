@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 
 import numpy as np
@@ -94,13 +93,27 @@ def test_settings_out_of_range_are_refused(what):
         TrainConfig(**{what: 0})
 
 
-def test_searches_train_on_images_with_classes_alone(torch, monkeypatch, tmp_path):
-    for name in ("BSDS200", *data.super_resolution.TESTS):
-        (tmp_path / "sr" / name).mkdir(parents=True)
-    monkeypatch.setenv("NPUSIM_DATA", str(tmp_path))
-    space = dataclasses.replace(super_resolution(), data_set="bsds200")
-    with pytest.raises(ConfigError, match="must be of images with classes, got 'bsds200'"):
-        training(space, TrainConfig())
+def test_super_resolution_is_trained_and_scored_by_psnr(pictures):
+    space = super_resolution(scale=2, patch=8, features=8, shrunk=4, layers=1)
+    recipe = recipes.get("div2k").but(patch=8, patches=8)
+    config = TrainConfig(epochs=2, final_epochs=1, recipe=recipe)
+    evaluator = training(space, config, directory=pictures)
+    train, validation = evaluator.search_data()
+    assert (len(train), len(validation)) == (2, 2)
+    found = evaluator.evaluate(space.largest(), 0)
+    assert found == evaluator.evaluate(space.largest(), 0)
+    assert found.score == found.metrics["psnr"] > 5
+    assert found.n_images == 2 * 2 * 8
+    tested = evaluator.test(space.largest(), 0)
+    assert tested.n_images == (2 + 2) * 8
+    assert tested.score != found.score
+
+
+def test_data_sets_of_another_kind_are_refused(pictures):
+    with pytest.raises(ConfigError, match="'digits' must be of images with classes, got 'div2k'"):
+        training(SPACE, TrainConfig(), "div2k", pictures)
+    with pytest.raises(ConfigError, match="'super_resolution' must be of images, got 'digits'"):
+        training(super_resolution(), TrainConfig(), "digits")
 
 
 def test_without_torch_the_extra_is_named(monkeypatch):

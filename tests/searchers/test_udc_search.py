@@ -288,6 +288,8 @@ class TestConfig:
         assert config("paper").n_mc == 32
         assert config("cpu", n_images=50_000).optimizer == "sgd"
         assert config("paper", n_images=50_000).epochs == 100
+        pictures = config("cpu", n_images=50_000, pictures=True)
+        assert (pictures.optimizer, pictures.batch_size) == ("adamw", 16)
         assert config("cpu", "vanilla") == UdcConfig(
             n_mc=1, theta=0.0, xi="none", penalty="expected", temperature=10.0, temperature_end=0.1
         )

@@ -12,6 +12,7 @@ from npusim.errors import ConfigError, UnknownNameError
 from spaces.builder import SpaceBuilder
 from spaces.digits import digits
 from spaces.limits import Limit
+from spaces.super_resolution import super_resolution
 
 torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("sklearn", reason="needs sklearn")
@@ -74,13 +75,22 @@ def test_both_prefer_the_largest_network_to_tiny_ones(proxy):
 
 
 def test_a_search_by_proxy_ends_with_a_trained_result(tmp_path):
-    from searchers.evaluators import TrainConfig
+    from searchers.evaluators import TrainConfig, training
 
-    evaluator = ZeroCostEvaluator(SPACE, "synflow", config=TrainConfig(epochs=1, final_epochs=1))
+    trained = training(SPACE, TrainConfig(epochs=1, final_epochs=1))
+    evaluator = ZeroCostEvaluator(SPACE, "synflow", trained=trained)
     study = Study(SPACE, "random", Limit.size("1KB"), Budget(trials=3), 0)
     result = run_study(study, tmp_path, evaluator)
     assert 0 < result.test.metrics["accuracy"] <= 1
     assert result.best.score == max(trial.score for trial in result.history)
+
+
+def test_pairs_of_images_are_refused(pictures):
+    from searchers.evaluators import TrainConfig, training
+
+    space = super_resolution(patch=8)
+    with pytest.raises(ConfigError, match=r"proxy 'nwot' must be of images with cl.*, got Pairs"):
+        ZeroCostEvaluator(space, trained=training(space, TrainConfig(), directory=pictures))
 
 
 def test_other_proxies_and_batches_are_refused():

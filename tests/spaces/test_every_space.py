@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 import spaces
+from npusim.errors import FormatError
 from spaces.base import WEIGHTED, LayerKind, Space
 from spaces.concrete import concrete_layers
 from spaces.costs import cost, costs
+from spaces.definitions import from_definition
 from spaces.feasible import feasible_set
 from spaces.limits import Limit
 
@@ -39,6 +43,15 @@ class TestEverySpace:
 
     def test_has_its_options_by_default(self, name):
         assert spaces.get(name).limits or name == "nas_bench_201"
+
+    def test_comes_back_from_its_definition(self, space):
+        definition = json.loads(json.dumps(space.definition()))
+        assert from_definition(definition, space.content_hash) == space
+        with pytest.raises(FormatError, match=rf"space {space.name!r} must be of hash 0, got one"):
+            from_definition(definition, "0")
+        definition["layers"][0]["kind"] = "x"
+        with pytest.raises(FormatError, match="definition must be of a space, got ValueError"):
+            from_definition(definition, space.content_hash)
 
     def test_counts_no_more_candidates_than_options_make(self, space):
         n_combinations = np.prod(space.n_options.astype(object))

@@ -37,6 +37,17 @@ def test_networks_are_the_same_after_a_round_trip(saved, tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["net.pt"]
 
 
+def test_files_define_the_space(saved):
+    net, path = saved
+    assert load_net(path).space == SPACE
+    state = read_state(path, "npusim.net")
+    del state["definition"]
+    write_state(path, "npusim.net", state)
+    assert load_net(path, SPACE).candidate == net.candidate
+    with pytest.raises(FormatError, match=r"must define the network's space, got one that does n"):
+        load_net(path)
+
+
 def test_floating_point_networks_stay_that(tmp_path):
     net = build(SPACE, SPACE.largest(), torch.Generator().manual_seed(0)).eval()
     for weight in net.weights().values():

@@ -118,7 +118,7 @@ class TestPlot:
     [
         (("digit",), "space must be one of"),
         (("digits", "-o", "colour=red"), "options of space 'digits' must be ones it has"),
-        (("digits", "-o", "widths"), "--option must be KEY=VALUE, got 'widths'"),
+        (("digits", "-o", "widths"), "option of a space must be KEY=VALUE, got 'widths'"),
         (("digits", "-o", "widths=3"), "options of a width must be several values, got 3"),
         (("digits", "-o", 'widths=["a"]'), "must be in 1e-06..1, got 'a'"),
         (("digits", "--limit", "1"), "size must be a positive number and one of"),

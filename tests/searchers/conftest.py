@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data that several tests train on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from searchers.data.super_resolution import TESTS
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A directory with DIV2K, tiny."""
+    pytest.importorskip("torch", reason="needs torch to train")
+    image = pytest.importorskip("PIL.Image", reason="needs pillow")
+    rng = np.random.default_rng(0)
+    tests = [f"sr/{name}" for name in TESTS]
+    for name in ("DIV2K_train_HR", "DIV2K_valid_HR", *tests):
+        (tmp_path / name).mkdir(parents=True)
+        for i in range(2):
+            pixels = rng.integers(0, 256, (36, 48, 3)).astype(np.uint8)
+            image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    return tmp_path
