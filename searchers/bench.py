@@ -262,7 +262,9 @@ def _row(
         "n": len(own),
         "accuracy": asdict(accuracy),
         "gain": asdict(bootstrap_mean(gains)) if gains and own is not first else None,
-        "relative_improvement": relative_improvement(accuracy.mean, float(np.mean(reference)))
+        "relative_improvement": relative_improvement(
+            [cell["test"]["accuracy"] for cell in own], reference
+        ).mean
         if reference
         else None,
         "limit_used": float(np.mean(used)),

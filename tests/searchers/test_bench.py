@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 from planted import Hopeless, Killed, Planted
 from rich.console import Console
@@ -28,7 +27,6 @@ from searchers.bench import (
     run_benchmark,
     summarise,
 )
-from searchers.stats import bootstrap_mean, relative_improvement
 from searchers.study import Study, run_study
 from spaces.digits import digits
 from spaces.limits import Limit
@@ -206,25 +204,6 @@ def test_studies_without_a_result_are_left_out():
     assert (first["n"], second["n"]) == (1, 1)
     assert second["gain"] is None  # no seed in common
     assert second["relative_improvement"] is None  # no reference
-
-
-def test_intervals_cover_the_mean_as_often_as_they_say():
-    """20 values each: a percentile bootstrap covers a little less than its 95 %."""
-    rng = np.random.default_rng(0)
-    found = [bootstrap_mean(rng.normal(3.0, 1.0, size=20)) for _ in range(100)]
-    covered = np.mean([each.low <= 3.0 <= each.high for each in found])
-    assert 0.85 <= covered <= 0.99
-    assert bootstrap_mean([1.0, 2.0, 4.0]) == bootstrap_mean([1.0, 2.0, 4.0])
-    assert bootstrap_mean([0.0, 1.0, 2.0], level=0.5).low > bootstrap_mean([0.0, 1.0, 2.0]).low
-
-
-def test_statistics_of_nothing_are_refused():
-    with pytest.raises(ConfigError, match=r"values must have shape \[n\], n at least 1"):
-        bootstrap_mean([])
-    with pytest.raises(ConfigError, match=r"level must be in \(0, 1\), got 1"):
-        bootstrap_mean([1.0], level=1)
-    with pytest.raises(ConfigError, match="random_accuracy must be more than 0, got 0"):
-        relative_improvement(0.5, 0)
 
 
 def text_of(table) -> str:
