@@ -17,19 +17,75 @@ from npusim.errors import ConfigError
 XI: Final = ("linear", "cosine", "constant", "none")
 """Schedules of how sure a decision may be, see `searchers.udc.projection.xi`."""
 
+PENALTIES: Final[Mapping[str, str]] = {
+    "samples": "[UDC] eq. (7), distance of each sample's cost from the target",
+    "expected": "[UDC] eq. (6), distance of the expected cost from the target",
+    "product": "FBNet's, loss times a power of the log of each sample's cost; there is no target",
+}
+"""What is added to the loss, or multiplied with it, for the cost."""
+
 PI_RATE_MAX: Final = 0.2
 SMALL_IMAGES: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class UdcConfig:
-    """How to search.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsConfig:
+    """How shared weights are trained, whatever the search.
 
     Args:
         epochs: passes over the training data, whatever the number of samples.
         batch_size: images of one sample; of its own each.
-        n_mc: Monte-Carlo samples a step; the number of steps is divided by it.
+        n_mc: samples a step; the number of steps is divided by it.
         n_together: samples that go through the network side by side, for tiny networks.
+        offset: number format Q-hat in the search, else Q.
+        mask_interval: steps between refreshes of the masks.
+        optimizer: of the weights, "sgd" (Nesterov's momentum 0.9) or "adamw".
+        learning_rate: of the weights; falls to 0 along a cosine.
+        weight_decay: of theta.
+        range_rate: learning rate of the ranges, as a part of that of the weights.
+        precision: "float32", or "bfloat16" for what torch's autocast chooses.
+        rematerialize: see `searchers.udc.supernet.Supernet`.
+        fill: a decoded candidate below this part of the limit is filled up.
+
+    Raises:
+        ConfigError: a value is out of range.
+        UnknownNameError: a choice is not one of those named.
+    """
+
+    epochs: int = 40
+    batch_size: int = 32
+    n_mc: int = 8
+    n_together: int = 1
+    offset: bool = True
+    mask_interval: int = 16
+    optimizer: str = "adamw"
+    learning_rate: float = 0.01
+    weight_decay: float = 1e-3
+    range_rate: float = 0.1
+    precision: str = "float32"
+    rematerialize: bool = False
+    fill: float = 0.97
+
+    def __post_init__(self) -> None:
+        for what in ("epochs", "batch_size", "n_mc", "n_together", "mask_interval"):
+            integer(what, getattr(self, what), 1, 1 << 30)
+        if self.n_mc % self.n_together:
+            raise ConfigError(
+                f"n_mc must be a multiple of n_together, got {self.n_mc} and {self.n_together}"
+            )
+        real("learning_rate", self.learning_rate, 1e-6, 1e6)
+        for what in ("weight_decay", "range_rate"):
+            real(what, getattr(self, what), 0, 1e6)
+        real("fill", self.fill, 0, 1)
+        choice("optimizer", self.optimizer, ("sgd", "adamw"))
+        choice("precision", self.precision, ("float32", "bfloat16"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UdcConfig(WeightsConfig):
+    """How to search.
+
+    Args:
         temperature: tau of the relaxed samples.
         temperature_end: tau at the end, reached exponentially; None keeps it.
         theta: probability that a decision takes an accepted sample, section 4.2.
@@ -38,22 +94,14 @@ class UdcConfig:
         xi: schedule of how sure decisions may be, eq. (8); "none" never projects.
         xi_free: part of the search after which "linear" and "cosine" let them be.
         xi_level: what "constant" has.
-        penalty: of costs, "samples" for eq. (7), "expected" for the constraint of eq. (6).
+        penalty: of costs, see `PENALTIES`.
         penalty_weight: lambda.
         units: of the penalty: "relative" to the target, or "MB".
         aim: target of the penalty as a part of the limit.
         count_input_width, bound: see `cost.RelaxedCost`.
-        offset: number format Q-hat in the search, else Q.
-        mask_interval: steps between refreshes of the masks.
-        optimizer: of the weights, "sgd" (Nesterov's momentum 0.9) or "adamw".
-        learning_rate: of the weights; falls to 0 along a cosine.
-        weight_decay: of theta.
-        range_rate: learning rate of the ranges, as a part of that of the weights.
         pi_travel: how far a logit may get in the whole search: Adam's rate times the steps; the
             rate is at most `PI_RATE_MAX`.
         pi_start: part of the search before which the logits stay.
-        precision: "float32", or "bfloat16" for what torch's autocast chooses.
-        fill: a decoded candidate below this part of the limit is filled up.
 
     Raises:
         ConfigError: a value is out of range.
@@ -63,10 +111,6 @@ class UdcConfig:
     Differs: what is in the paper's unpublished appendices is ours: lambda, theta, xi, kappa, rates.
     """
 
-    epochs: int = 40
-    batch_size: int = 32
-    n_mc: int = 8
-    n_together: int = 1
     temperature: float = 0.66
     temperature_end: float | None = None
     theta: float = 0.5
@@ -81,38 +125,21 @@ class UdcConfig:
     aim: float = 1.0
     count_input_width: bool = True
     bound: str = "mask_aware"
-    offset: bool = True
-    mask_interval: int = 16
-    optimizer: str = "adamw"
-    learning_rate: float = 0.01
-    weight_decay: float = 1e-3
-    range_rate: float = 0.1
     pi_travel: float = 33.0
     pi_start: float = 0.05
-    precision: str = "float32"
-    fill: float = 0.97
 
     def __post_init__(self) -> None:
-        for what in ("epochs", "batch_size", "n_mc", "n_together", "mask_interval"):
-            integer(what, getattr(self, what), 1, 1 << 30)
-        if self.n_mc % self.n_together:
-            raise ConfigError(
-                f"n_mc must be a multiple of n_together, got {self.n_mc} and {self.n_together}"
-            )
+        WeightsConfig.__post_init__(self)
         for what in ("theta", "kappa", "xi_level", "pi_start"):
             real(what, getattr(self, what), 0, 1)
-        for what in ("temperature", "xi_free", "aim", "learning_rate", "pi_travel"):
+        for what in ("temperature", "xi_free", "aim", "pi_travel"):
             real(what, getattr(self, what), 1e-6, 1e6)
-        for what in ("penalty_weight", "weight_decay", "range_rate"):
-            real(what, getattr(self, what), 0, 1e6)
+        real("penalty_weight", self.penalty_weight, 0, 1e6)
         if self.temperature_end is not None:
             real("temperature_end", self.temperature_end, 1e-6, 1e6)
-        real("fill", self.fill, 0, 1)
         choice("xi schedule", self.xi, XI)
-        choice("penalty", self.penalty, ("samples", "expected"))
+        choice("penalty", self.penalty, tuple(PENALTIES))
         choice("units", self.units, ("relative", "MB"))
-        choice("optimizer", self.optimizer, ("sgd", "adamw"))
-        choice("precision", self.precision, ("float32", "bfloat16"))
 
 
 _NO_REJECTION: Final = {"theta": 0.0}
@@ -135,6 +162,19 @@ ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
     "full": {},
 }
 """Rows of [UDC] Table 3 by what they have; those that tune lambda differ in that alone."""
+OTHER_ROWS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "fbnet-v2": {
+        **ROWS["vanilla"],
+        "penalty": "product",
+        "temperature": 5.0,
+    },
+}
+"""Further searches that are settings of this one.
+
+Source: Wan et al., 2020, "FBNetV2: differentiable neural architecture search for spatial and
+channel dimensions": Gumbel-softmax masks over nested widths, which the supernet has anyway, the
+cost of the mean widths, and FBNet's loss. Differs: logits learn from the same images as weights.
+"""
 
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "cpu": {},
@@ -172,11 +212,11 @@ def config(
     pictures: bool = False,
     **changes: Any,
 ) -> UdcConfig:
-    """A preset's settings, changed to a row of `ROWS`, then by `changes`; None changes nothing.
+    """A preset's settings, changed to a row, then by `changes`; None changes nothing.
 
     Args:
         preset: of `PRESETS`.
-        row: of `ROWS`.
+        row: of `ROWS` or `OTHER_ROWS`.
         n_images: to train on.
         pictures: whether the networks' outputs are images.
         changes: fields of `UdcConfig`.
@@ -188,5 +228,6 @@ def config(
     settings = dict(_LARGE) if n_images > SMALL_IMAGES and not pictures else {}
     settings |= PRESETS[choice("preset", preset, tuple(PRESETS))]
     settings |= _PICTURES if pictures else {}
-    settings |= ROWS[choice("row", row, tuple(ROWS))]
+    rows = {**ROWS, **OTHER_ROWS}
+    settings |= rows[choice("row", row, tuple(rows))]
     return UdcConfig(**settings | own)

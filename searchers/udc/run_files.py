@@ -14,7 +14,7 @@ import torch
 
 from searchers.store import write_json
 from searchers.udc.result import Decoded
-from searchers.udc.search import Search, Step
+from searchers.udc.strategy import Step, Strategy
 
 CHECKPOINT, TRAJECTORY = "checkpoint.pt", "trajectory.jsonl"
 
@@ -37,20 +37,20 @@ class RunFiles:
         """All steps so far, those before an interruption too."""
         return self._steps
 
-    def resume(self, search: Search) -> None:
+    def resume(self, search: Strategy) -> None:
         """Put a search where its checkpoint was, if there is one."""
         if self._folder is None or not (self._folder / CHECKPOINT).exists():
             return
         state = torch.load(self._folder / CHECKPOINT, search.device, weights_only=True)
         search.load_state_dict(state)
         lines = (self._folder / TRAJECTORY).read_text().splitlines()[: search.t]
-        self._steps = [Step(**json.loads(line)) for line in lines]
+        self._steps = [search.step_type(**json.loads(line)) for line in lines]
 
     def add(self, step: Step) -> None:
         """Remember a step until `save`."""
         self._steps.append(step)
 
-    def save(self, search: Search) -> None:
+    def save(self, search: Strategy) -> None:
         """Keep where a search is: first the trajectory, then, at once or not at all, the state."""
         if not self._writes or self._folder is None:
             return
@@ -63,7 +63,7 @@ class RunFiles:
             os.fsync(file.fileno())
         part.replace(self._folder / CHECKPOINT)
 
-    def finish(self, search: Search, decoded: Decoded, figures: dict[str, Any]) -> None:
+    def finish(self, search: Strategy, decoded: Decoded, figures: dict[str, Any]) -> None:
         """Write ``result.json``: the candidate, gamma and the probabilities that they come from."""
         if not self._writes or self._folder is None:
             return
@@ -75,7 +75,7 @@ class RunFiles:
                 "candidate": space.options_of(decoded.candidate),
                 "gamma": space.options_of(decoded.gamma),
                 "how": decoded.how,
-                "config": asdict(search.config),
+                "config": asdict(search.weights.config),
                 "figures": figures,
                 "pi": {
                     decision.name: dict(zip(map(str, decision.options), row.tolist(), strict=False))

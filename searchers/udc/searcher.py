@@ -1,61 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""UDC as a searcher: it trains its network when it is first asked, and proposes what that found."""
+"""UDC as a searcher."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from npusim.errors import ConfigError, InfeasibleError, MissingExtraError
-from searchers.base import SearchContext, Trial
-from searchers.udc.config import UdcConfig, config
-from searchers.udc.npu_cost import family, parse_limit
-from spaces.base import Candidate, LayerKind, Space
-from spaces.costs import cost
-from spaces.feasible import FeasibleSet, feasible_set, require_feasible
+from searchers.base import SearchContext
+from searchers.udc.config import UdcConfig, WeightsConfig, config
+from searchers.udc.one_shot import OneShotSearch, Within
+from spaces.base import Space
 from spaces.limits import Limit
 
 if TYPE_CHECKING:
-    from searchers.udc.result import Decoded
-    from searchers.udc.run_files import RunFiles
+    from searchers.training.tasks import Task
     from searchers.udc.search import Search
-    from searchers.udc.supernet import Supernet
 
-CHECKPOINT_S = 30.0
-"""Between checkpoints."""
-TINY_MACS = 1_000_000
-"""Of the largest candidate: networks that go through with all their samples side by side."""
-SHRINKS_MAX = 8
-"""Times that a candidate is decoded for a smaller size because its stream is over the limit."""
-DRAWS = 64
-FLATTER_MAX = 1 << 20
-
-Row = Literal["vanilla", "samples", "samples+rejection", "projection", "samples+projection", "full"]
+Row = Literal[
+    "vanilla",
+    "samples",
+    "samples+rejection",
+    "projection",
+    "samples+projection",
+    "full",
+    "fbnet-v2",
+]
 
 
-class UdcSearch:
+class UdcSearch(OneShotSearch):
     """Differentiable search for compressible networks, [UDC].
 
-    Proposes first the candidate that the probabilities stand for, within the limit for certain;
-    asked again, others drawn by these probabilities from all that are within it.
-
     Args:
-        space: what is searched.
-        limit: e*; every proposal is within it.
-        rng: decides everything.
-        context: data, directory, progress.
+        space, limit, rng, context, also, within, npu: see `searchers.udc.one_shot.OneShotSearch`.
         preset: "cpu" or "paper", see `searchers.udc.config.PRESETS`.
-        row: the algorithm, or a row of [UDC] Table 3: see `searchers.udc.config.ROWS`.
-        also: further limits, comma-separated, such as "2M macs, 120k total_cycles"; measures of
-            `spaces.costs.MEASURES` and of `searchers.udc.npu_cost.NPU_MEASURES`.
-        within: what the limit on a size counts: "size" for the bound of [UDC] eq. (4), "stream" for
-            the weight stream, "flash" for that with biases, scales and constants.
-        npu: for "stream" and "flash", and for further limits on cycles and memory.
+        row: the algorithm, a row of [UDC] Table 3, or FBNetV2: see `searchers.udc.config.ROWS` and
+            `OTHER_ROWS`.
         epochs, batch_size, n_mc, n_together, temperature, theta, kappa, rejection, xi, xi_free,
-        penalty_weight, learning_rate, pi_travel, precision: see
+        penalty_weight, learning_rate, pi_travel, precision, rematerialize: see
             `searchers.udc.config.UdcConfig`; None for what the preset and the row have.
 
     Raises:
@@ -66,8 +49,6 @@ class UdcSearch:
     Source: [UDC] Algorithms 1 and 2.
     """
 
-    one_shot = True
-
     def __init__(
         self,
         space: Space,
@@ -77,7 +58,7 @@ class UdcSearch:
         preset: Literal["cpu", "paper"] = "cpu",
         row: Row = "full",
         also: str | None = None,
-        within: Literal["size", "stream", "flash"] = "size",
+        within: Within = "size",
         npu: str = "ethos-u55-128",
         epochs: int | None = None,
         batch_size: int | None = None,
@@ -93,20 +74,8 @@ class UdcSearch:
         learning_rate: float | None = None,
         pi_travel: float | None = None,
         precision: str | None = None,
+        rematerialize: bool | None = None,
     ):
-        try:
-            import torch  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("UDC", "search", error) from error
-        self.space, self.limit, self.context = space, limit, context
-        self._rng, self._within, self._npu = rng, within, npu
-        further = [text.strip() for text in also.split(",")] if also else []
-        self._limits = (limit, *(parse_limit(text, npu) for text in further))
-        for each in self._limits:
-            if isinstance(each, Limit):
-                require_feasible(space, each)
-            else:
-                family(space)  # refuses spaces that have none
         changes = {
             "epochs": epochs,
             "batch_size": batch_size,
@@ -122,166 +91,14 @@ class UdcSearch:
             "learning_rate": learning_rate,
             "pi_travel": pi_travel,
             "precision": precision,
+            "rematerialize": rematerialize,
         }
-        self._settings = (str(preset), str(row), changes)
-        config(preset, row, **changes)  # refuses what is out of range
-        if within != "size" and limit.measure != "size_bits":
-            raise ConfigError(
-                f"limit within the {within} must be a size, got one on {limit.measure}"
-            )
-        self._seed = int(rng.integers(1 << 62))
-        self._log_pi: np.ndarray | None = None
-        self._proposed: set[Candidate] = set()
-        self._feasible = feasible_set(space, limit)
-        self._net: Supernet
-        self.n_images = 0
-        self.metrics: Mapping[str, float] = {}
+        settings = partial(config, preset, row)
+        super().__init__(space, limit, rng, context, also, within, npu, settings, changes)
 
-    def ask(self) -> Candidate | None:
-        """The decoded candidate, then distinct draws from the probabilities within the limit."""
-        found = self._train() if self._log_pi is None else self._draw()
-        if found is not None:
-            self._proposed.add(found)
-        return found
-
-    def tell(self, trial: Trial) -> None:
-        """UDC learns nothing from trials."""
-
-    # -- the first proposal
-
-    def _train(self) -> Candidate:
-        import torch
-
-        from searchers.training import recipes
-        from searchers.training.evaluator import one_thread
-        from searchers.training.tasks import task_on
-        from searchers.udc.run_files import RunFiles
+    def _make(self, task: Task, config: WeightsConfig) -> Search:
         from searchers.udc.search import Search
 
-        context, (data, _) = self.context, self.context.data()
-        recipe = recipes.get(self.space.data_set)  # how images are augmented
-        task = task_on(data, self.space, recipe, torch.device(context.device))
-        settings = self._config(task.n_samples)
-        with one_thread():
-            limits, device = self._limits, context.device
-            search = Search(self.space, limits, task, settings, self._seed, device, context.images)
-            files = RunFiles(context.directory, search.processes.rank == 0)
-            self._search(search, files)
-            search.processes.leave()
-            self._log_pi = search.log_pi().detach().cpu().numpy()
-            self._net, self.n_images = search.net, search.n_images
-            decoded = self._decode()
-            if search.processes.rank > 0:
-                return decoded.candidate
-            last = files.steps[-1]
-            self.metrics = {
-                "gamma_ratio": cost(self.space, decoded.gamma, self.limit.measure)
-                / self.limit.most,
-                "ratio": cost(self.space, decoded.candidate, self.limit.measure) / self.limit.most,
-                "log_odds": decoded.log_odds,
-                "search_loss": last.loss,
-                "entropy_bits": last.entropy_bits,
-                **self._stored(decoded.candidate),
-            }
-            files.finish(search, decoded, dict(self.metrics))
-        return decoded.candidate
-
-    def _config(self, n_images: int) -> UdcConfig:
-        preset, row, changes = self._settings
-        pictures = self.space.layers[-1].kind is not LayerKind.DENSE
-        found = config(preset, row, n_images, pictures, **changes)
-        if changes["n_together"] is not None or self._macs_most() > TINY_MACS:
-            return found
-        return config(preset, row, n_images, pictures, **changes | {"n_together": found.n_mc})
-
-    def _macs_most(self) -> int:
-        return cost(self.space, self.space.largest(), "macs")
-
-    def _search(self, search: Search, files: RunFiles) -> None:
-        """All steps that are left; an interruption loses those since the last checkpoint."""
-        files.resume(search)
-        if search.processes.n > 1:  # the first one has the checkpoint
-            search.load_state_dict(search.processes.share(search.state_dict()))
-        saved = time.monotonic()
-        while search.t < search.n_steps:
-            step = search.step()
-            files.add(step)
-            figures = {
-                "loss": step.loss,
-                "cost / limit": step.cost,
-                "argmax / limit": step.gamma,
-                "entropy in bits": step.entropy_bits,
-            }
-            self.context.progress(step.t, search.n_steps, figures)
-            if time.monotonic() - saved > CHECKPOINT_S:
-                files.save(search)
-                saved = time.monotonic()
-        files.save(search)
-
-    def _decode(self) -> Decoded:
-        """The candidate within all limits, by what the first one counts.
-
-        Raises:
-            InfeasibleError: it takes more in flash than the bound says, whatever the bound.
-        """
-        from searchers.udc.result import decode
-
-        assert self._log_pi is not None
-        most, least = self.limit.most, None
-        for _ in range(SHRINKS_MAX):
-            limits = (Limit(self.limit.measure, most), *self._limits[1:])
-            try:
-                decoded = decode(self.space, limits, self._log_pi, self._config(0).fill)
-            except InfeasibleError:
-                if least is None:
-                    raise
-                break
-            taken = self._taken(decoded.candidate)
-            if taken <= self.limit.most:
-                return decoded
-            least = taken if least is None else min(least, taken)
-            most = max(1, int(most * self.limit.most / taken))
-        assert least is not None
-        raise InfeasibleError(
-            f"limit on the {self._within} must be at least {least} bits, the least found, "
-            f"got {self.limit.most} ({self.limit})",
-            least,
-        )
-
-    def _taken(self, candidate: Candidate) -> int:
-        """What a candidate takes of the first limit."""
-        if self._within == "size":
-            return cost(self.space, candidate, self.limit.measure)
-        return 8 * int(self._stored(candidate)[f"{self._within}_bytes"])
-
-    def _stored(self, candidate: Candidate) -> dict[str, float]:
-        from searchers.udc.streams import stored
-
-        found = stored(self._net, candidate, self._npu)
-        return {"stream_bytes": found.stream_bytes, "flash_bytes": found.flash_bytes}
-
-    # -- further ones
-
-    def _draw(self) -> Candidate | None:
-        """A candidate not proposed yet, in proportion to its probability among those that fit.
-
-        Where nothing new is drawn for a while, from flatter probabilities.
-        """
-        from searchers.udc.result import scores_of
-
-        assert self._log_pi is not None
-        flatter = 1.0
-        while len(self._proposed) < self._feasible.count() and flatter < FLATTER_MAX:
-            scores = [row / flatter for row in scores_of(self.space, self._log_pi)]
-            rows = FeasibleSet(self.space, self.limit, scores).sample_many(self._rng, DRAWS)
-            for row in rows.tolist():
-                found = self.space.candidate(row)
-                if found not in self._proposed and self._fits(found):
-                    self.metrics = {}
-                    return found
-            flatter *= 2
-        return None
-
-    def _fits(self, candidate: Candidate) -> bool:
-        within = self._taken(candidate) <= self.limit.most
-        return within and all(each.allows(self.space, candidate) for each in self._limits[1:])
+        assert isinstance(config, UdcConfig)
+        device, images = self.context.device, self.context.images
+        return Search(self.space, self._limits, task, config, self._seed, device, images)

@@ -19,39 +19,35 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from npusim.errors import ConfigError
 from searchers.udc.assemble import Layout, Mixture, assemble
+from searchers.udc.full_layers import (
+    Full,
+    at_its_largest,
+    channel_levels,
+    column_levels,
+    full_layer,
+    kernel_place,
+    n_nonzero,
+    offered_bitwidths,
+    parts,
+    weight_places,
+)
 from spaces.base import BITWIDTH_MAX, Layer, LayerKind, Space
-from spaces.concrete import WITH_BIAS, ConcreteLayer, concrete_layer
+from spaces.concrete import WITH_BIAS, ConcreteLayer
 from spaces.nets.modules import module
 from spaces.nets.quantizers import initial_range
 
 NORM_EPSILON = 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class _Full:
-    """A layer with weights at its fullest.
-
-    Attributes:
-        layer: what it is.
-        shape: of theta, [O, I, H, W] or [O, I].
-        padding: top, left; rows and columns more below and right.
-        margin: of a transpose convolution: rows and columns cut off at the start.
-    """
-
-    layer: Layer
-    shape: tuple[int, ...]
-    padding: tuple[int, int] = (0, 0)
-    more: tuple[int, int] = (0, 0)
-    margin: int = 0
+Statistics = dict[str, tuple[Tensor, Tensor]]
+"""Mean and variance, f32 [S * C] each, by batch norm."""
 
 
 class Supernet(nn.Module):
@@ -61,6 +57,8 @@ class Supernet(nn.Module):
         space: not one made from a network, and with images of one size.
         generator: draws the initial weights.
         offset: number format Q-hat, whose levels start at the largest pruned weight, not Q.
+        rematerialize: keep nothing of what is inside an operator of a choice for its gradient, but
+            compute it once more: less memory, more time, the same result.
 
     Attributes:
         theta: dense weights of all layers, f32 [N].
@@ -75,20 +73,28 @@ class Supernet(nn.Module):
     beta: Tensor
     level: Tensor
 
-    def __init__(self, space: Space, generator: torch.Generator, *, offset: bool = True):
+    def __init__(
+        self,
+        space: Space,
+        generator: torch.Generator,
+        *,
+        offset: bool = True,
+        rematerialize: bool = False,
+    ):
         super().__init__()
-        self.space, self.offset = space, offset
+        self.space, self.offset, self.rematerialize = space, offset, rematerialize
+        self.parts = parts(space)
         if space.layers[0].resolution is not None:
             raise ConfigError(
                 f"space {space.name!r} must have images of one size to be trained as one network, "
                 f"got decision {space.layers[0].resolution!r}"
             )
-        self.full = [_full(space, layer) for layer in space.layers if layer.weighted]
+        self.full = [full_layer(space, layer) for layer in space.layers if layer.weighted]
         self.theta = nn.Parameter(_initial_weights(self.full, generator))
-        formats = {b for decision in _bitwidths(space) for b in decision}
+        formats = {b for decision in offered_bitwidths(space) for b in decision}
         bitwidths = tuple(sorted(b for b in formats if 1 < b < BITWIDTH_MAX))
         fan_in = torch.tensor([math.prod(each.shape[1:]) for each in self.full]).float()
-        self.layout = Layout(_places(self.full), bitwidths, torch.sqrt(2 / fan_in))
+        self.layout = Layout(weight_places(self.full), bitwidths, torch.sqrt(2 / fan_in))
         ranges = torch.ones(len(self.full), len(bitwidths))
         for at, theta in enumerate(self._by_layer(self.theta.detach())):
             for b, bitwidth in enumerate(bitwidths):
@@ -115,7 +121,7 @@ class Supernet(nn.Module):
                 self.slopes[key] = nn.Parameter(torch.full((depth,), 0.25))
             if layer.kind in _PLAIN:
                 height, width = space.maps[layer.inputs[0]][0].tolist()
-                self.plain[key] = module(_largest(space, layer), (height, width), generator)
+                self.plain[key] = module(at_its_largest(space, layer), (height, width), generator)
 
     def _make_indices(self) -> None:
         """Where in the tables of all decisions, [D + 1, K], each layer and column looks."""
@@ -133,7 +139,7 @@ class Supernet(nn.Module):
                 options = space.decisions[bitwidth[-1]].options  # type: ignore[assignment]
             for option, bits in enumerate(options):
                 formats[at, option, self._format(bits)] = 1
-            columns.append(_column_levels(space, each))
+            columns.append(column_levels(space, each))
         for name, values in (
             ("_sparsity", np.array(sparsity)),
             ("_bitwidth", np.array(bitwidth)),
@@ -141,7 +147,7 @@ class Supernet(nn.Module):
             ("_columns", np.concatenate(columns, axis=1)),
         ):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
-        self._n_nonzero = [_n_nonzero(space, each) for each in self.full]
+        self._n_nonzero = [n_nonzero(space, each) for each in self.full]
 
     def _format(self, bits: int) -> int:
         if bits == BITWIDTH_MAX:
@@ -159,7 +165,7 @@ class Supernet(nn.Module):
         theta = theta[: found.ofm_depth, : 1 if depthwise else found.ifm_depth]
         if theta.ndim == 2:
             return theta
-        top, left = _kernel_place(self.space, found.layer, full.shape[2], found.kernel)
+        top, left = kernel_place(self.space, found.layer, full.shape[2], found.kernel)
         return theta[:, :, top : top + found.kernel, left : left + found.kernel]
 
     # -- what follows the weights
@@ -214,33 +220,62 @@ class Supernet(nn.Module):
         flat = assemble(self.layout, self.theta, self.log_r.exp(), self.beta, self.level, mixture)
         return self._by_layer(flat)
 
-    def forward(self, images: Tensor, z: Tensor) -> Tensor:
+    def forward(self, images: Tensor, z: Tensor, statistics: Statistics | None = None) -> Tensor:
         """Outputs of samples, each for images of its own.
 
         Args:
             images: f32 [S, N, C, H, W].
             z: samples [S, D, K].
+            statistics: of batch norm, see `statistics`; None for those of the images.
 
         Returns:
             [S, N, classes] or, of networks that end with a map, [S, N, C, H, W].
         """
-        run = _Run(self, images, z.float())
-        for layer in self.space.layers[1:]:
-            run.maps[layer.name] = run.layer(layer)
-        return run.output()
+        return _Run(self, images, z.float(), statistics).output()
+
+    @torch.no_grad()
+    def statistics(self, images: Tensor, z: Tensor) -> Statistics:
+        """Mean and variance of what each batch norm gets for samples, to judge other images by.
+
+        Args:
+            images: f32 [S, N, C, H, W].
+            z: samples [S, D, K].
+        """
+        found: Statistics = {}
+        _Run(self, images, z.float(), found).output()
+        return found
 
 
 class _Run:
     """One pass: maps [N, S * C, H, W] by the name of their layer, not yet times their width."""
 
-    def __init__(self, net: Supernet, images: Tensor, z: Tensor):
+    def __init__(self, net: Supernet, images: Tensor, z: Tensor, statistics: Statistics | None):
         self.net, self.z, self.n = net, z, len(z)
+        self.statistics = statistics
         weights = net.weights(z)
         self.weights = {
             each.layer.name: (each, w) for each, w in zip(net.full, weights, strict=True)
         }
         x = images.transpose(0, 1).flatten(1, 2)  # [S, N, C, H, W] -> [N, S * C, H, W]
         self.maps = {net.space.layers[0].name: x.contiguous(memory_format=torch.channels_last)}
+
+    def output(self) -> Tensor:
+        """Of the last layer, samples first."""
+        for part in self.net.parts:
+            last = part[-1].name
+            if self.net.rematerialize and len(part) > 1:
+                self.maps[last] = checkpoint(self.part, part, use_reentrant=False)
+            else:
+                self.maps[last] = self.part(part)
+        return self.widened(last, self.maps[last]).unflatten(1, (self.n, -1)).transpose(0, 1)
+
+    def part(self, layers: tuple[Layer, ...]) -> Tensor:
+        """The map of the last of some layers; those of the others are for these alone."""
+        for layer in layers:
+            self.maps[layer.name] = self.layer(layer)
+        for layer in layers[:-1]:
+            del self.maps[layer.name]
+        return self.maps.pop(layers[-1].name)
 
     def layer(self, layer: Layer) -> Tensor:
         inputs = [self.maps[name] for name in layer.inputs]
@@ -288,7 +323,7 @@ class _Run:
             return functional.conv2d(x, weight, bias, layer.stride, full.padding, 1, groups)
 
     def transpose_convolve(
-        self, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, full: _Full
+        self, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, full: Full
     ) -> Tensor:
         height, width = (layer.stride * size for size in x.shape[2:])
         missing = max(layer.stride - full.shape[2], 0)
@@ -299,12 +334,14 @@ class _Run:
         return x if bias is None else x + bias[:, None, None]
 
     def finish(self, layer: Layer, x: Tensor) -> Tensor:
-        """Batch norm by the statistics of each sample's images, then the activation."""
+        """Batch norm, by the statistics of each sample's images or by given ones; activation."""
         key = _key(layer.name)
         if layer.norm:
             norm = self.net.norms[key]
             scale, shift = norm.weight.repeat(self.n), norm.bias.repeat(self.n)
-            x = functional.batch_norm(x, None, None, scale, shift, True, 0.0, NORM_EPSILON)
+            x = functional.batch_norm(
+                x, *self.moments(key, x), scale, shift, self.statistics is None, 0.0, NORM_EPSILON
+            )
         if layer.activation == "relu":
             return functional.relu(x)
         if layer.activation == "relu6":
@@ -312,6 +349,14 @@ class _Run:
         if layer.activation == "prelu":
             return functional.prelu(x, self.net.slopes[key].repeat(self.n))
         return x
+
+    def moments(self, key: str, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Mean and variance that batch norm is to take, f32 [S * C]; none for those of `x`."""
+        if self.statistics is None:
+            return None, None
+        if key not in self.statistics:
+            self.statistics[key] = (x.mean((0, 2, 3)).float(), x.var((0, 2, 3)).float())
+        return self.statistics[key]
 
     def mix(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
         """``sum_k z_f[k] f_k``: operators and depths, [UDC] section 3."""
@@ -339,13 +384,7 @@ class _Run:
             return x
         position = self.net.space.position(depth.width)
         reach = _reach(self.z[:, position])
-        return self.scaled(x, reach[:, _channel_levels(self.net.space, depth.width, depth.full)])
-
-    def output(self) -> Tensor:
-        """Of the last layer, samples first."""
-        name = self.net.space.layers[-1].name
-        x = self.widened(name, self.maps[name])
-        return x.unflatten(1, (self.n, -1)).transpose(0, 1)
+        return self.scaled(x, reach[:, channel_levels(self.net.space, depth.width, depth.full)])
 
 
 _PLAIN = (
@@ -365,130 +404,9 @@ def _key(name: str) -> str:
     return name.replace(".", "/")
 
 
-def _largest(space: Space, layer: Layer) -> ConcreteLayer[int]:
-    """A layer at the last option of every decision, as if it were there."""
-    many = concrete_layer(space, layer, lambda position: space.n_options[position] - 1)
-    counts = {
-        name: int(getattr(many, name))
-        for name in ConcreteLayer.__slots__
-        if name not in ("layer", "inputs")
-    }
-    return ConcreteLayer(layer=layer, inputs=layer.inputs, **counts)
-
-
-def _full(space: Space, layer: Layer) -> _Full:
-    if layer.given is not None:
-        raise ConfigError(
-            f"space {space.name!r} must be of layers that can be trained, got {layer.name!r} of a "
-            f"network that is there already"
-        )
-    found = _largest(space, layer)
-    ifm_depth = space.depths[layer.inputs[0]].full
-    ofm_depth = space.depths[layer.name].full
-    if layer.kind is LayerKind.DENSE:
-        return _Full(layer, (ofm_depth, ifm_depth))
-    kernel = (found.kernel, found.kernel)
-    if layer.kind is LayerKind.TRANSPOSE_CONV:
-        shape = (ofm_depth, ifm_depth, *kernel)
-        return _Full(layer, shape, margin=_margin(found.kernel, layer.stride))
-    inputs = 1 if layer.kind is LayerKind.DEPTHWISE else ifm_depth
-    height, width = space.maps[layer.inputs[0]][0].tolist()
-    top, bottom = _padding(height, found.kernel, layer.stride)
-    left, right = _padding(width, found.kernel, layer.stride)
-    more = (bottom - top, right - left)
-    return _Full(layer, (ofm_depth, inputs, *kernel), (top, left), more)
-
-
-def _padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TFLite's "same": before and after."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
-def _margin(kernel: int, stride: int) -> int:
-    """What "same" cuts off before a transpose convolution."""
-    return max(kernel - stride, 0) // 2
-
-
-def _bitwidths(space: Space) -> list[tuple[int, ...]]:
-    names = {layer.bitwidth for layer in space.layers if layer.bitwidth}
-    return [space.decisions[space.position(name)].options for name in sorted(names)]  # type: ignore[misc]
-
-
-def _initial_weights(full: list[_Full], generator: torch.Generator) -> Tensor:
+def _initial_weights(full: list[Full], generator: torch.Generator) -> Tensor:
     drawn = [
         math.sqrt(2 / math.prod(each.shape[1:])) * torch.randn(each.shape, generator=generator)
         for each in full
     ]
     return torch.cat([theta.flatten() for theta in drawn])
-
-
-def _places(full: list[_Full]) -> np.ndarray:
-    """See `Layout.layers`."""
-    n = np.array([math.prod(each.shape) for each in full], dtype=np.int64)
-    columns = np.array([math.prod(each.shape[1:]) for each in full], dtype=np.int64)
-    return np.stack([np.cumsum(n) - n, n, columns, np.cumsum(columns) - columns], 1)
-
-
-def _n_nonzero(space: Space, each: _Full) -> np.ndarray:
-    """Weights that each sparsity keeps, i64 [n_options]; all of them without that decision."""
-    n = math.prod(each.shape)
-    if each.layer.sparsity is None:
-        return np.array([n])
-    numerator, denominator = space.decisions[space.position(each.layer.sparsity)].fractions
-    return -(-numerator * n // denominator)
-
-
-def _channel_levels(space: Space, width: str, full: int) -> np.ndarray:
-    """The first option of a width that each channel is there with, i64 [full]."""
-    numerator, denominator = space.decisions[space.position(width)].fractions
-    channels = -(-numerator * full // denominator)
-    levels: np.ndarray = np.searchsorted(channels, np.arange(full), side="right")
-    return levels
-
-
-def _column_levels(space: Space, each: _Full) -> np.ndarray:
-    """Of each column of a layer's weights: the decision of the width of what it reads and the first
-    option with that channel, the decision of the kernel and the first option with that tap; i64
-    [4, n_columns]."""
-    layer, none = each.layer, len(space.decisions)
-    source = space.depths[layer.inputs[0]]
-    n_inputs, taps = each.shape[1], math.prod(each.shape[2:])
-    found = np.zeros((4, n_inputs, taps), dtype=np.int64)
-    found[0], found[2] = none, none
-    if layer.kind is not LayerKind.DEPTHWISE and source.width is not None:
-        found[0] = space.position(source.width)
-        found[1] = _channel_levels(space, source.width, source.full)[:, None]
-    if isinstance(layer.kernel, str):
-        found[2] = space.position(layer.kernel)
-        found[3] = _tap_levels(space, layer, each.shape[2]).flatten()
-    return found.reshape(4, -1)
-
-
-def _tap_levels(space: Space, layer: Layer, largest: int) -> np.ndarray:
-    """The first kernel that has each tap of the largest one, i64 [largest, largest].
-
-    Every kernel is where its own padding puts it; one lies within the next.
-    """
-    options = space.decisions[space.position(layer.kernel)].options  # type: ignore[arg-type]
-    levels = np.full((largest, largest), len(options) - 1)
-    for option in reversed(range(len(options))):
-        kernel = int(options[option])
-        top, left = _kernel_place(space, layer, largest, kernel)
-        levels[top : top + kernel, left : left + kernel] = option
-    return levels
-
-
-def _kernel_place(space: Space, layer: Layer, largest: int, kernel: int) -> tuple[int, int]:
-    """Row and column of the largest kernel where a smaller one begins."""
-
-    def before(size: int, kernel: int) -> int:
-        if layer.kind is LayerKind.TRANSPOSE_CONV:
-            return _margin(kernel, layer.stride)
-        return _padding(size, kernel, layer.stride)[0]
-
-    height, width = space.maps[layer.inputs[0]][0].tolist()
-    return (
-        before(height, largest) - before(height, kernel),
-        before(width, largest) - before(width, kernel),
-    )

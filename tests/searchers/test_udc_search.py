@@ -17,7 +17,7 @@ from searchers.data.super_resolution import Pairs
 from searchers.training import recipes
 from searchers.training.tasks import Classification, SuperResolution
 from searchers.udc.batches import Batches
-from searchers.udc.config import PRESETS, ROWS, UdcConfig, config
+from searchers.udc.config import OTHER_ROWS, PRESETS, ROWS, UdcConfig, config
 from searchers.udc.npu_cost import NpuLimit
 from searchers.udc.search import Search, Step
 from spaces.digits import digits
@@ -122,6 +122,7 @@ class TestSteps:
             {"xi": "constant", "xi_level": 0.1},
             {"xi_free": 1.0},
             {"penalty": "expected"},
+            {"penalty": "product"},
             {"penalty_weight": 0.0},
             {"units": "MB"},
             {"aim": 0.5},
@@ -148,11 +149,29 @@ class TestSteps:
         same = all(torch.equal(a, b) for a, b in zip(state(whole), state(changed), strict=True))
         assert not same
 
-    @pytest.mark.parametrize("row", ROWS)
-    def test_rows_of_table_3_run(self, row):
+    @pytest.mark.parametrize("row", [*ROWS, *OTHER_ROWS])
+    def test_rows_of_table_3_and_others_run(self, row):
         found = Search(SPACE, (LIMIT,), task(), config("cpu", row, epochs=2), 0)
         assert all(np.isfinite([step.loss, step.penalty]).all() for step in run(found, 3))
-        assert (found.config.n_mc == 1) == (row in ("vanilla", "projection"))
+        assert (found.config.n_mc == 1) == (row in ("vanilla", "projection", "fbnet-v2"))
+
+    def test_the_product_of_fbnet_has_the_gradient_of_one(self):
+        """``d(CE log(E)^b) = log(E)^b (dCE + CE b dE / (E log E))``, here of the second term."""
+        found = search(penalty="product")
+        z = found.decisions.valid / found.decisions.n_options[:, None].double()
+        z = z[None].requires_grad_()
+        penalty = found._penalty(z, z[0], 0.7)[1]
+        (gradient,) = torch.autograd.grad(penalty, z)
+        cost = found.costs[0](z)
+        (slope,) = torch.autograd.grad(cost.sum(), z)
+        torch.testing.assert_close(gradient, 0.7 * slope / (cost * cost.log()))
+
+    def test_the_product_of_fbnet_makes_networks_smaller_the_more_it_weighs(self):
+        costs = []
+        for weight in (0.1, 30.0):
+            found = search(penalty="product", penalty_weight=weight, epochs=24, xi="none")
+            costs.append(run(found)[-1].cost)
+        assert costs[1] < 0.6 * costs[0]
 
     def test_bounds_how_sure_decisions_are(self):
         found = search(xi="constant", xi_level=0.05, pi_travel=100.0)
@@ -272,7 +291,7 @@ class TestConfig:
         ("changes", "message"),
         [
             ({"preset": "gpu"}, "preset must be one of cpu, paper"),
-            ({"row": "half"}, "row must be one of full"),
+            ({"row": "half"}, "row must be one of fbnet-v2, full"),
             ({"xi": "up"}, "xi schedule must be one of"),
             ({"penalty": "hope"}, "penalty must be one of"),
             ({"units": "KB"}, "units must be one of"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import spaces
 from npusim.errors import ConfigError
+from searchers.udc.full_layers import parts
 from searchers.udc.sampling import Decisions, Noise, draw
 from searchers.udc.supernet import Supernet
 from spaces.base import Candidate, Space
@@ -162,6 +164,69 @@ def test_samples_side_by_side_are_what_each_is_alone(name):
         (one * weights[s : s + 1]).sum().backward()
     for first, second in zip(gradients, (net.theta.grad, z.grad), strict=True):
         assert (first - second).abs().max() <= 2e-3 * second.abs().max()
+
+
+class TestStatistics:
+    def test_of_the_same_images_change_nothing_but_rounding(self):
+        net, x = supernet(digits()), images(digits(), 2, 40)
+        z = one_hot(net.space, [digits().largest()] * 2)
+        with torch.no_grad():
+            own, given = net(x, z), net(x, z, net.statistics(x, z))
+        # of one value too many: the variance of batch norm is the biased one
+        torch.testing.assert_close(given, own, rtol=2e-2, atol=2e-2)
+
+    def test_make_an_image_s_output_its_own(self):
+        space = spaces.get("tiny_imagenet", **SMALLER["tiny_imagenet"])
+        net, x = supernet(space), images(space, 1)
+        z = one_hot(space, [space.largest()])
+        found = net.statistics(x, z)
+        with torch.no_grad():
+            together, alone = net(x, z, found), net(x[:, :1], z, found)
+        torch.testing.assert_close(together[:, :1], alone, rtol=1e-3, atol=1e-3)
+        assert not torch.allclose(net(x[:, :1], z), alone, rtol=1e-3, atol=1e-3)
+
+
+class TestParts:
+    def test_are_operators_of_choices(self):
+        space = spaces.get("tiny_imagenet", **SMALLER["tiny_imagenet"], operators=True)
+        found = [[layer.name for layer in part] for part in parts(space)]
+        assert [*chain(*found)] == [layer.name for layer in space.layers[1:]]
+        assert ["block3.expand", "block3.depthwise", "block3.project", "block3.add"] in found
+        assert ["block3.conv", "block3.conv_add"] in found
+        assert ["block3"] in found  # the choice
+
+    @given(space=small_spaces())
+    @settings(deadline=None, derandomize=True, max_examples=60)
+    def test_are_read_by_others_at_their_end_alone(self, space):
+        found = parts(space)
+        at = {layer.name: i for i, part in enumerate(found) for layer in part}
+        assert len(at) == sum(map(len, found)) == len(space.layers) - 1
+        ends = {part[-1].name for part in found} | {space.layers[0].name}
+        for layer in space.layers[1:]:
+            for name in layer.inputs:
+                assert at.get(name, -1) <= at[layer.name]
+                assert name in ends or at[name] == at[layer.name]
+
+    def test_rematerialized_they_take_less_memory_and_give_the_same(self):
+        space = spaces.get("tiny_imagenet", **SMALLER["tiny_imagenet"], operators=True)
+        net, x, z = supernet(space, rematerialize=True), images(space, 1), uniform(space)[None]
+        found, memory = [], []
+        for net.rematerialize in (False, True):
+            net.zero_grad()
+            held = {}
+
+            def keep(tensor, held=held):
+                storage = tensor.untyped_storage()
+                held[storage.data_ptr()] = storage.nbytes()
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                output = net(x, z)
+            output.square().sum().backward()
+            found.append([output, *(parameter.grad for parameter in net.parameters())])
+            memory.append(sum(held.values()))
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        assert memory[1] < 0.5 * memory[0]
 
 
 class TestMasks:
