@@ -19,12 +19,13 @@ from npusim.cli.output import shows_progress, table_text
 from npusim.errors import ConfigError
 from searchers.base import Budget, is_one_shot
 from searchers.evaluators import TrainConfig, make, training
-from searchers.options import parse
-from spaces.limits import Limit, parse_count
+from searchers.options import declared, parse
+from spaces.limits import Limit, parse_count, parse_size
 
 if TYPE_CHECKING:
     from searchers.base import Evaluator, Pool
     from searchers.bench import Benchmark
+    from spaces.npu_limits import AnyLimit
 
 SPACE = click.option("--space", default="digits", show_default=True, help="Search space.")
 EPOCHS = click.option(
@@ -59,8 +60,17 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     metavar="NAME=VALUE",
     help="Option of the strategy, such as population=20; may be repeated.",
 )
-@click.option("--size", help=f"Hard limit on the compressed size, {SIZE_HELP}.")
+@click.option("--size", help=f"Hard limit on the compressed size of the weights, {SIZE_HELP}.")
+@click.option("--flash", help="Hard limit on flash: weight streams, biases, scales, constants.")
 @click.option("--macs", help="Hard limit on the multiply-accumulates, such as 50M.")
+@click.option("--cycles", help="Hard limit on the NPU's cycles beside one of these, such as 2M.")
+@click.option("--sram", help="Hard limit on the peak of SRAM beside one of these, such as 64KiB.")
+@click.option(
+    "--npu",
+    default="ethos-u55-128",
+    show_default=True,
+    help="NPU that --flash, --cycles and --sram are for.",
+)
 @click.option("--preset", help="Settings of a strategy that has some: cpu, paper.")
 @click.option(
     "--trials",
@@ -103,7 +113,11 @@ def search(
     searcher: str,
     options: tuple[str, ...],
     size: str | None,
+    flash: str | None,
     macs: str | None,
+    cycles: str | None,
+    sram: str | None,
+    npu: str,
     preset: str | None,
     trials: int | None,
     seed: int,
@@ -117,7 +131,7 @@ def search(
     plot: bool,
     as_json: bool,
 ) -> None:
-    """Search a space for the most accurate network within a hard limit on what it costs.
+    """Search a space for the most accurate network within hard limits on what it costs.
 
     Every candidate is trained for real and scored on validation data, unless --evaluator says
     otherwise. The best one is trained afresh at the end and tested, once, on data that the search
@@ -131,14 +145,20 @@ def search(
 
     if trials is None:
         trials = 1 if is_one_shot(searchers.get(searcher)) else 20
-    given = (f"preset={preset}",) if preset else ()
+    limit, further = _limits(size, flash, macs, cycles, sram, npu)
+    given = [f"preset={preset}"] if preset else []
+    npu_limits = [each for each in further if not isinstance(each, Limit)]
+    if further and "also" in declared(searcher, searchers.get(searcher)):
+        given += _as_options(size, flash, further, npu)
+        further = ()
     study = Study(
         spaces.get(space, **dict(parse_option(text) for text in space_options)),
         searcher,
-        _limit(size, macs),
+        limit,
         Budget(trials=trials),
         seed,
         parse((*given, *options)),
+        further,
     )
     config = TrainConfig(epochs=epochs, final_epochs=final_epochs)
     if plot:
@@ -173,6 +193,10 @@ def search(
         from spaces.concrete import describe
 
         click.echo(describe(study.space, result.best.candidate))
+        for each in npu_limits:
+            real = result.best.search_metrics.get(each.measure)  # of UDC's own weights
+            n = real or each.cost(study.space, result.best.candidate)
+            click.echo(f"{each.measure} {n:,.0f} of {each.most:,} on {each.npu}")
     if hasattr(evaluator, "summary"):
         click.echo(evaluator.summary())
     click.echo(f"results in {out}")
@@ -255,15 +279,50 @@ def bench(
     )
 
 
-def _limit(size: str | None, macs: str | None) -> Limit:
-    """What ``--size`` or ``--macs`` says."""
-    if (size is None) == (macs is None):
-        given = "none" if size is None else "both"
-        raise ConfigError(f"one of --size and --macs must be given, got {given}")
+def _limits(
+    size: str | None,
+    flash: str | None,
+    macs: str | None,
+    cycles: str | None,
+    sram: str | None,
+    npu: str,
+) -> tuple[Limit, tuple[AnyLimit, ...]]:
+    """The limit that a space counts candidates within, and further ones.
+
+    Weights alone take no more flash than everything together: a limit on that is one on them too.
+    """
+    from npusim.hardware import machine
+    from spaces.npu_limits import NpuLimit
+
+    machine(npu)  # there is one of that name
+    limits: list[Limit] = []
+    further: list[AnyLimit] = []
+    if size is not None or flash is not None:
+        limits.append(Limit.size(size or flash or ""))
     if macs is not None:
-        return Limit("macs", parse_count("--macs", macs))
-    assert size is not None
-    return Limit.size(size)
+        limits.append(Limit("macs", parse_count("--macs", macs)))
+    if not limits:
+        raise ConfigError("one of --size, --flash and --macs must be given, got none")
+    if flash is not None:
+        further.append(NpuLimit("flash_bytes", parse_size(flash) // 8, npu))
+    if cycles is not None:
+        further.append(NpuLimit("total_cycles", parse_count("--cycles", cycles), npu))
+    if sram is not None:
+        further.append(NpuLimit("sram_peak_bytes", parse_size(sram) // 8, npu))
+    return limits[0], (*limits[1:], *further)
+
+
+def _as_options(
+    size: str | None, flash: str | None, further: tuple[AnyLimit, ...], npu: str
+) -> list[str]:
+    """Further limits for searchers that keep some themselves, as `searchers.udc.searcher` does."""
+    found = [f"npu={npu}"]
+    if flash is not None and size is None:  # the real streams, not their estimate
+        found.append("within=flash")
+        further = tuple(each for each in further if each.measure != "flash_bytes")
+    if further:
+        found.append(f"also={', '.join(map(str, further))}")
+    return found
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from npusim.errors import MissingExtraError
 from searchers.base import Evaluation, Trial
 from searchers.bench import REFERENCE
 from searchers.stats import bootstrap_mean
-from searchers.study import StudyResult
+from searchers.study import Study, StudyResult
 from spaces.limits import Limit, format_size
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def study_table(result: StudyResult) -> Table:
 
     study = result.study
     table = Table(
-        title=f"{study.searcher} on {study.space.name} within {study.limit}, seed {study.seed}: "
-        f"best of {len(result.history)} trials"
+        title=f"{study.searcher} on {study.space.name} within {_within(study)}, "
+        f"seed {study.seed}: best of {len(result.history)} trials"
     )
     unit, scale = _unit(result.history)
     test_unit, test_scale = _unit(() if result.test is None else (result.test,))
@@ -62,6 +62,11 @@ def study_table(result: StudyResult) -> Table:
             f"{trial.costs['macs']:,}",
         )
     return table
+
+
+def _within(study: Study) -> str:
+    """All limits of a study, in words."""
+    return ", ".join(map(str, (study.limit, *study.further)))
 
 
 def _unit(scored: Iterable[Trial | Evaluation]) -> tuple[str, float]:

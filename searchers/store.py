@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,10 +27,15 @@ from searchers.base import Trial
 from spaces.base import Space
 from spaces.limits import Limit
 
+if TYPE_CHECKING:
+    from spaces.npu_limits import AnyLimit
+
 RUN_FORMAT = "npusim.run"
 RUN_VERSION = 2
 """Raised when a file of a run directory changes its meaning; 1 had its trials in lines of JSON."""
 TRIALS = "trials.sqlite"
+_BEFORE: Mapping[str, Any] = {"further": []}
+"""What is true of runs from before it was written down."""
 SCHEMA_VERSION = 1
 """Raised when the table of trials changes; the database has it as its ``user_version``."""
 _SCHEMA = """
@@ -60,6 +66,7 @@ def run_identity(
     options: Mapping[str, Any],
     seed: int,
     evaluator: Mapping[str, Any],
+    further: Sequence[AnyLimit] = (),
 ) -> dict[str, Any]:
     """What makes a run this run and no other, as JSON values; the budget is not part of it."""
     identity = {
@@ -69,6 +76,7 @@ def run_identity(
         "options": dict(options),
         "seed": seed,
         "evaluator": dict(evaluator),
+        "further": [asdict(each) for each in further],
     }
     found: dict[str, Any] = json.loads(json.dumps(identity))
     return found
@@ -95,7 +103,7 @@ def check_identity(directory: Path, identity: Mapping[str, Any]) -> bool:
     different = [
         f"{what} must be {json.dumps(stored.get(what))}, got {json.dumps(identity[what])}"
         for what in identity
-        if stored.get(what) != identity[what]
+        if stored.get(what, _BEFORE.get(what)) != identity[what]
     ]
     if different:
         raise ConfigError(f"run directory {directory} has another run: {'; '.join(different)}")

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +20,7 @@ from searchers.base import (
     History,
     Pool,
     SearchContext,
+    Searcher,
     Trial,
     is_one_shot,
     run,
@@ -40,6 +42,7 @@ from spaces.limits import Limit
 
 if TYPE_CHECKING:
     from searchers.data import TrainingData
+    from spaces.npu_limits import AnyLimit
 
 _HELD_OUT_STREAM = 2
 
@@ -62,10 +65,20 @@ class TrainingEvaluator(HeldOutEvaluator, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What to search: space, strategy and its options, limit, budget, and a seed from 0.
+    """What to search.
+
+    Args:
+        space: of the candidates.
+        searcher: registered name.
+        limit: that every candidate is within.
+        budget: when the search ends.
+        seed: from 0.
+        options: of the searcher.
+        further: limits beside the first one, see `searchers.within`.
 
     Raises:
-        ConfigError: the seed is negative.
+        ConfigError: the seed is negative, or a one-shot searcher is to keep further limits.
+        UnknownNameError: no such searcher.
     """
 
     space: Space
@@ -74,15 +87,30 @@ class Study:
     budget: Budget
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    further: tuple[AnyLimit, ...] = ()
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed must be at least 0, got {self.seed}")
+        if self.further and is_one_shot(searchers.get(self.searcher)):
+            raise ConfigError(
+                f"limits of searcher {self.searcher!r} must be one, on a size or on MACs, "
+                f"got {', '.join(map(str, (self.limit, *self.further)))}"
+            )
+
+    def make(self) -> Callable[..., Searcher]:
+        """What makes the searcher, given what `searchers.base.run` gives it."""
+        if not self.further:
+            return searchers.get(self.searcher)
+        from searchers.within import Within
+
+        return partial(Within, searchers.get(self.searcher), self.further)
 
     def identity(self, evaluator: Mapping[str, Any]) -> dict[str, Any]:
         """Identity of its run directory, with an evaluator of that identity."""
         options = self.all_options()
-        return run_identity(self.space, self.limit, self.searcher, options, self.seed, evaluator)
+        named = (self.space, self.limit, self.searcher, options, self.seed)
+        return run_identity(*named, evaluator, self.further)
 
     def all_options(self) -> dict[str, Any]:
         """Every option of the searcher: as given, else its default.
@@ -101,7 +129,7 @@ class Study:
         """
         if n_workers < 1:
             raise ConfigError(f"workers must be at least 1, got {n_workers}")
-        make, options = searchers.get(self.searcher), self.all_options()
+        make, options = self.make(), self.all_options()
         if n_workers == 1:
             return
         batch = 1
@@ -148,7 +176,8 @@ class StudyResult:
         return {
             "space": space.name,
             "space_hash": space.content_hash,
-            "limit": {"measure": self.study.limit.measure, "most": self.study.limit.most},
+            "limit": asdict(self.study.limit),
+            "further": [asdict(each) for each in self.study.further],
             "searcher": self.study.searcher,
             "options": self.study.all_options(),
             "seed": self.study.seed,
@@ -198,7 +227,7 @@ def run_study(
     study.check(directory, evaluator.identity())
     with RunStore(directory, study.space, study.identity(evaluator.identity())) as store:
         history = run(
-            searchers.get(study.searcher),
+            study.make(),
             study.space,
             study.limit,
             evaluator,

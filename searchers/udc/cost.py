@@ -9,21 +9,25 @@ for the rounding of non-zero weights and bits to whole ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from npusim._arguments import choice
-from searchers.udc.npu_cost import NpuLimit, family, width_columns
+from searchers.udc.npu_cost import family, width_columns
 from searchers.udc.sampling import Decisions
 from spaces.base import Candidate, Layer, LayerKind, Space
 from spaces.concrete import WITH_BIAS, ConcreteLayer, concrete_layer
+from spaces.npu_limits import NpuLimit
 from spaces.surrogate import Surrogate
 
 MEASURES = ("size_bits", "macs", "n_parameters")
 BOUNDS = ("mask_aware", "as_printed")
+CHANGES = 64
+"""Options that `ChangeCost` looks at in one turn, some hundredths of a second each."""
 _MEANS = ("ifm_depth", "ofm_depth", "kernel_area", "bitwidth", "sparsity", "map_area")
 
 
@@ -196,6 +200,72 @@ class SurrogateCost:
     def expected(self, pi: Tensor) -> Tensor:
         """The cost at the mean widths of probabilities [D, K], f64 []."""
         return self(pi[None])[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What corrections have led to."""
+        return {"correction": self.correction}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.correction = state["correction"]
+
+
+class ChangeCost:
+    """A cost on an NPU of relaxed candidates of any space, from what single changes cost.
+
+    The cost of one candidate, and how much more or less each other option of each decision costs
+    there. So it is exact for that candidate and for those one change away, as of the latest time
+    that the decision's turn came; linear in between and beyond. Each option takes an estimate, so
+    after the first time each `correct` looks at `CHANGES` of them or a few more.
+
+    Args:
+        space: any that `spaces.estimate` costs.
+        limit: its measure and NPU.
+        device: where samples are.
+    """
+
+    def __init__(self, space: Space, limit: NpuLimit, device: torch.device | str = "cpu"):
+        self._space, self._limit = space, limit
+        shape = Decisions.of(space).valid.shape
+        self._cost = 0.0
+        self._changes = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._turn: int | None = None  # the decision that is next; at first all are
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The cost of relaxed candidates [S, D, K], f64 [S]."""
+        return self._cost + (z.double() * self._changes).sum((1, 2))
+
+    @torch.no_grad()
+    def correct(self, candidate: Candidate) -> None:
+        """Make the cost of a candidate exact, and that of changes of the decisions in turn."""
+        choices, n_options = candidate.choices, self._space.n_options.tolist()
+        self._cost = float(self._limit.cost(self._space, candidate))
+        first, n_asked = self._turn or 0, 0
+        for step in range(len(choices)):
+            at = (first + step) % len(choices)
+            if self._turn is not None and n_asked >= CHANGES:
+                break
+            for option in range(n_options[at]):
+                changed = self._space.candidate([*choices[:at], option, *choices[at + 1 :]])
+                more = self._limit.cost(self._space, changed) - self._cost
+                self._changes[at, option] = more
+            n_asked += n_options[at] - 1
+            self._turn = (at + 1) % len(choices)
+        chosen = torch.tensor(choices, device=self._changes.device)[:, None]
+        self._changes -= self._changes.gather(1, chosen)  # the others' too are against it
+
+    def expected(self, pi: Tensor) -> Tensor:
+        """The mean cost of candidates drawn by probabilities [D, K], f64 []."""
+        return self(pi[None])[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What corrections have led to."""
+        return {"cost": self._cost, "changes": self._changes.clone(), "turn": self._turn}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._cost, self._turn = state["cost"], state["turn"]
+        self._changes.copy_(state["changes"])
 
 
 def _costs(layer: Layer, measure: str) -> bool:

@@ -1,98 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cycles and memory on an NPU as further limits of a search.
+"""Spaces whose costs on an NPU a search differentiates in their widths, by `spaces.surrogate`.
 
-What a candidate costs is what `spaces.estimate.estimate` says. A search differentiates the widths
-of it, through `spaces.surrogate`: for that a space must differ in widths alone, but for bitwidths
-and sparsities, and all of its widths must be free in its `npusim.cost.family.Family`.
+Such a space must differ in widths alone, but for bitwidths and sparsities, and all of its widths
+must be free in its `npusim.cost.family.Family`. Others have `searchers.udc.cost.ChangeCost`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from npusim._arguments import choice
 from npusim.cost.family import Family
 from npusim.errors import ConfigError
-from spaces.base import Candidate, Kind, Space
-from spaces.costs import costs
-from spaces.estimate import estimate
-from spaces.limits import MULTIPLES, Limit
+from spaces.base import Kind, Space
 from spaces.lower import lower
-
-NPU_MEASURES = ("total_cycles", "npu_cycles", "sram_peak_bytes", "flash_bytes")
-
-
-@dataclass(frozen=True, slots=True)
-class NpuLimit:
-    """The most a candidate may cost on an NPU, by one measure.
-
-    Args:
-        measure: of `NPU_MEASURES`.
-        most: largest cost that is still allowed.
-        npu: preset name.
-
-    Raises:
-        UnknownNameError: no such measure.
-        ConfigError: `most` is less than 1.
-    """
-
-    measure: str
-    most: int
-    npu: str = "ethos-u55-128"
-
-    def __post_init__(self) -> None:
-        choice("measure", self.measure, NPU_MEASURES)
-        if self.most < 1:
-            raise ConfigError(f"limit on {self.measure} must be at least 1, got {self.most}")
-
-    def allows(self, space: Space, candidate: Candidate) -> bool:
-        """Whether the candidate costs at most `most`."""
-        return self.cost(space, candidate) <= self.most
-
-    def cost(self, space: Space, candidate: Candidate) -> int:
-        """What the candidate costs."""
-        return int(getattr(estimate(space, candidate, self.npu), self.measure))
-
-    def __str__(self) -> str:
-        return f"{self.most} {self.measure}"
-
-
-AnyLimit = Limit | NpuLimit
-
-
-def parse_limit(text: str, npu: str) -> AnyLimit:
-    """A limit as people write it: as `Limit.parse` takes, or such as ``120k total_cycles``.
-
-    Raises:
-        ConfigError: neither.
-        UnknownNameError: no such measure.
-
-    >>> parse_limit("120k total_cycles", "ethos-u55-64")
-    NpuLimit(measure='total_cycles', most=120000, npu='ethos-u55-64')
-    """
-    match = re.fullmatch(r"\s*(\d+)([kMG]?)\s+([a-z_]+)\s*", text, re.ASCII)
-    if match is None or match[3] not in NPU_MEASURES:
-        return Limit.parse(text)
-    return NpuLimit(match[3], int(match[1]) * MULTIPLES[match[2]], npu)
-
-
-def limit_costs(space: Space, rows: np.ndarray, limit: AnyLimit) -> np.ndarray:
-    """Costs of candidates by the measure of a limit, i64 [n]; on an NPU some 10 ms each.
-
-    Args:
-        space: what they are of.
-        rows: option indices, i64 [n, n_decisions].
-        limit: whose measure.
-    """
-    if isinstance(limit, NpuLimit):
-        found = [limit.cost(space, space.candidate(row)) for row in rows.tolist()]
-        return np.array(found, dtype=np.int64)
-    return costs(space, rows, limit.measure)
 
 
 @lru_cache(maxsize=4)
@@ -118,6 +41,15 @@ def family(space: Space) -> Family:
             f"got {fixed[0]!r}, on which a layer without weights depends"
         )
     return found
+
+
+def is_family(space: Space) -> bool:
+    """Whether `family` takes the space."""
+    try:
+        family(space)
+    except ConfigError:
+        return False
+    return True
 
 
 def width_columns(space: Space) -> tuple[Sequence[int], Sequence[np.ndarray]]:

@@ -18,11 +18,11 @@ import numpy as np
 from npusim.errors import ConfigError, InfeasibleError, MissingExtraError
 from searchers.base import SearchContext, Trial
 from searchers.udc.config import WeightsConfig
-from searchers.udc.npu_cost import AnyLimit, family, parse_limit
 from spaces.base import Candidate, LayerKind, Space
 from spaces.costs import cost
 from spaces.feasible import FeasibleSet, feasible_set, require_feasible
 from spaces.limits import Limit
+from spaces.npu_limits import AnyLimit, parse_limit
 
 if TYPE_CHECKING:
     from searchers.training.tasks import Task
@@ -62,7 +62,7 @@ class OneShotSearch:
         rng: decides everything.
         context: data, directory, progress.
         also: further limits, comma-separated, such as "2M macs, 120k total_cycles"; measures of
-            `spaces.costs.MEASURES` and of `searchers.udc.npu_cost.NPU_MEASURES`.
+            `spaces.costs.MEASURES` and of `spaces.npu_limits.NPU_MEASURES`.
         within: what the limit on a size counts: "size" for the bound of [UDC] eq. (4), "stream" for
             the weight stream, "flash" for that with biases, scales and constants.
         npu: for "stream" and "flash", and for further limits on cycles and memory.
@@ -104,7 +104,7 @@ class OneShotSearch:
             if isinstance(each, Limit):
                 require_feasible(space, each)
             else:
-                family(space)  # refuses spaces that have none
+                each.cost(space, space.largest())  # refuses what cannot be estimated
         if within != "size" and limit.measure != "size_bits":
             raise ConfigError(
                 f"limit within the {within} must be a size, got one on {limit.measure}"

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from npusim.errors import ConfigError, InfeasibleError
-from searchers.udc.npu_cost import AnyLimit, limit_costs
 from spaces.base import Candidate, Space
 from spaces.costs import cost, costs
 from spaces.decode import best
 from spaces.feasible import require_feasible
 from spaces.limits import Limit
 from spaces.moves import single_changes
+from spaces.npu_limits import AnyLimit, limit_costs
 
 LOWEST = -60.0
 """Log odds below which options are all alike."""

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from searchers.training.tasks import Task
 from searchers.udc.config import PI_RATE_MAX, UdcConfig
-from searchers.udc.cost import RelaxedCost, SurrogateCost
-from searchers.udc.npu_cost import AnyLimit, NpuLimit
+from searchers.udc.cost import ChangeCost, RelaxedCost, SurrogateCost
+from searchers.udc.npu_cost import is_family
 from searchers.udc.projection import project, xi
 from searchers.udc.sampling import Noise, draw
 from searchers.udc.strategy import Step, Strategy
 from spaces.base import Space
+from spaces.npu_limits import AnyLimit, NpuLimit
 
 _NOISE_STREAM = 12
 PI_CLIP = 5.0
@@ -145,7 +146,7 @@ class Search(Strategy):
 
     def _correct_costs(self) -> None:
         for cost in self.costs:
-            if isinstance(cost, SurrogateCost):
+            if not isinstance(cost, RelaxedCost):
                 gamma = self.log_pi().detach().argmax(1)
                 cost.correct(self.space.candidate(gamma.tolist()))
 
@@ -156,7 +157,9 @@ class Search(Strategy):
         return {
             **super().state_dict(),
             "logits": self.logits.detach().clone(),
-            "corrections": [getattr(cost, "correction", 1.0) for cost in self.costs],
+            "costs": [
+                {} if isinstance(cost, RelaxedCost) else cost.state_dict() for cost in self.costs
+            ],
             "pi_optimizer": self.pi_optimizer.state_dict(),
         }
 
@@ -165,16 +168,19 @@ class Search(Strategy):
         super().load_state_dict(state)
         with torch.no_grad():
             self.logits.copy_(state["logits"])
-        for cost, correction in zip(self.costs, state["corrections"], strict=True):
-            if isinstance(cost, SurrogateCost):
-                cost.correction = correction
+        for cost, found in zip(self.costs, state["costs"], strict=True):
+            if not isinstance(cost, RelaxedCost):
+                cost.load_state_dict(found)
         self.pi_optimizer.load_state_dict(state["pi_optimizer"])
 
 
 def _relaxed_cost(
     space: Space, limit: AnyLimit, config: UdcConfig, device: torch.device
-) -> RelaxedCost | SurrogateCost:
+) -> RelaxedCost | SurrogateCost | ChangeCost:
     if isinstance(limit, NpuLimit):
-        return SurrogateCost(space, limit)
+        # flash depends on bitwidths and sparsities, of which the surrogate knows nothing
+        if limit.measure != "flash_bytes" and is_family(space):
+            return SurrogateCost(space, limit)
+        return ChangeCost(space, limit, device)
     reading = {"count_input_width": config.count_input_width, "bound": config.bound}
     return RelaxedCost(space, limit.measure, **reading, device=device)  # type: ignore[arg-type]

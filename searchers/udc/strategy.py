@@ -18,12 +18,12 @@ from torch import Tensor
 
 from searchers.training.tasks import Task
 from searchers.udc.config import WeightsConfig
-from searchers.udc.npu_cost import AnyLimit
 from searchers.udc.sampling import Decisions
 from searchers.udc.supernet import Supernet
 from searchers.udc.weights import SharedWeights
 from spaces.base import Space
 from spaces.costs import costs
+from spaces.npu_limits import AnyLimit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

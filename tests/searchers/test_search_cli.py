@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from npusim.cli import main
 from searchers.store import TRIALS, count_trials, rows
 from spaces.digits import digits
+from spaces.estimate import estimate
 
 FAST = ("--epochs", "1", "--final-epochs", "1")
 
@@ -61,17 +63,44 @@ def test_search_prints_a_table_and_resumes(cli, parts, tmp_path):
     assert list(best.choices) == found["best"]["choices"]
 
 
+def test_flash_is_that_of_the_streams_biases_and_scales(cli, parts, tmp_path):
+    args = ("--flash", "2KB", "--macs", "30k", "--sram", "1KB", *FAST, "--no-plot")
+    udc = ("--searcher", "udc", "--option", "epochs=1")
+    code, text, err = cli("search", *args, *udc, "--out", str(tmp_path / "udc"))
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "udc" / "result.json").read_text())
+    options = {"within": "flash", "also": "30000 macs, 1000 sram_peak_bytes"}
+    assert {key: found["options"][key] for key in options} == options
+    flash = found["best"]["search_metrics"]["flash_bytes"]
+    assert f"flash_bytes {flash:,.0f} of 2,000 on ethos-u55-128" in text
+    args += ("--searcher", "random", "--trials", "2")
+    code, text, err = cli("search", *args, "--out", str(tmp_path / "random"))
+    assert (code, err) == (0, "")
+    found = json.loads((tmp_path / "random" / "result.json").read_text())
+    assert [each["measure"] for each in found["further"]] == [
+        "macs",
+        "flash_bytes",
+        "sram_peak_bytes",
+    ]
+    best = digits().from_json((tmp_path / "random" / "best.json").read_text())
+    cost = estimate(digits(), best)
+    assert (cost.flash_bytes, cost.sram_peak_bytes) <= (2000, 1000)
+    assert f"sram_peak_bytes {cost.sram_peak_bytes:,} of 1,000 on ethos-u55-128" in text
+
+
 def test_super_resolution_is_searched_finetuned_and_deployed(cli, parts, pictures):
     pytest.importorskip("ai_edge_litert", reason="needs LiteRT")
     out = pictures / "run"
     options = {"scale": 2, "patch": 8, "features": 8, "shrunk": 4, "layers": 1}
     args = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     args += ["--space", "super_resolution", "--macs", "100k", "--data", str(pictures)]
+    args += ["--cycles", "5k"]
     args += ["--searcher", "udc", "--option", "epochs=1", *FAST]
     code, text, err = cli("search", *args, "--out", str(out))
     assert (code, err) == (0, "")
     assert "udc on super_resolution within 100000 macs, seed 0: best of 1 trials" in text
     assert "validation dB" in text
+    assert re.search(r"total_cycles [1-4],\d\d\d of 5,000 on ethos-u55-128", text)
     assert json.loads((out / "result.json").read_text())["best"]["costs"]["macs"] <= 100_000
     code, text, err = cli("finetune", str(out), "--data", str(pictures), "--epochs", "1")
     assert (code, err) == (0, "")
@@ -118,8 +147,11 @@ def test_bench_prints_a_table_and_writes_its_files(cli, parts, tmp_path):
             "workers of searcher 'evolution' must be 1, since it",
         ),
         (("--size", "1KB", "--workers", "0"), "workers must be at least 1, got 0"),
-        ((), "one of --size and --macs must be given, got none"),
-        (("--size", "1KB", "--macs", "1M"), "one of --size and --macs must be given, got both"),
+        (("--cycles", "1M"), "one of --size, --flash and --macs must be given, got none"),
+        (("--size", "1KB", "--cycles", "x"), "--cycles must be a positive number such as 1500, "),
+        (("--size", "1KB", "--sram", "5"), "size must be a positive number and one of B, KB"),
+        (("--flash", "1KG"), "size must be a positive number and one of B, KB, KiB, MB, MiB"),
+        (("--size", "1KB", "--sram", "9KB", "--npu", "u55"), "npu must be one of"),
         (("--macs", "x"), "--macs must be a positive number such as 1500, 1.5k or 50M, got 'x'"),
         (("--size", "1KB", "-o", "widths"), "option of a space must be KEY=VALUE, got 'widths'"),
         (("--size", "1KB", "-o", "wide=1"), "options of space 'digits' must be ones it has"),

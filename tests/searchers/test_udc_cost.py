@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,8 +15,7 @@ from hypothesis import strategies as st
 
 import spaces
 from npusim.errors import ConfigError, UnknownNameError
-from searchers.udc.cost import MEASURES, RelaxedCost, SurrogateCost
-from searchers.udc.npu_cost import NpuLimit, limit_costs, parse_limit
+from searchers.udc.cost import MEASURES, ChangeCost, RelaxedCost, SurrogateCost
 from searchers.udc.sampling import Decisions
 from spaces.base import Space
 from spaces.costs import costs
@@ -23,6 +23,8 @@ from spaces.digits import digits
 from spaces.estimate import estimate
 from spaces.feasible import enumerate_all
 from spaces.limits import Limit
+from spaces.moves import single_changes
+from spaces.npu_limits import NpuLimit, limit_costs, parse_limit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "spaces"))
 from random_spaces import small_spaces
@@ -183,6 +185,72 @@ class TestSurrogateCost:
         with pytest.raises(UnknownNameError, match="measure must be one of"):
             NpuLimit("joules", 1)
         assert str(NpuLimit("total_cycles", 5)) == "5 total_cycles"
+
+
+class TestChangeCost:
+    SMALL: ClassVar = {
+        "super_resolution": {"patch": 16, "features": 8, "shrunk": 4, "layers": 2},
+        "digits": {"widths": (0.2, 1.0), "sparsities": (0.1, 0.5, 1.0)},
+    }
+
+    @pytest.mark.parametrize("name", sorted(SMALL))
+    @pytest.mark.parametrize("measure", ["total_cycles", "sram_peak_bytes", "flash_bytes"])
+    def test_is_exact_where_it_was_corrected_and_one_change_away(self, name, measure):
+        space = spaces.get(name, **self.SMALL[name])
+        limit, cost = NpuLimit(measure, 1), ChangeCost(space, NpuLimit(measure, 1))
+        candidate = space.sample(np.random.default_rng(0))
+        cost.correct(candidate)
+        rows = np.concatenate([[candidate.choices], single_changes(space, candidate.choices)])
+        rows = rows[(rows != rows[0]).sum(1) <= 1]  # what a depth brings has choices of its own
+        expected = limit_costs(space, rows, limit)
+        assert len(set(expected.tolist())) > 2 or measure == "sram_peak_bytes"
+        np.testing.assert_allclose(cost(one_hot(space, rows)).numpy(), expected)
+
+    def test_decisions_take_turns(self, monkeypatch):
+        monkeypatch.setattr("searchers.udc.cost.CHANGES", 5)
+        space, limit = digits(widths=(0.2, 1.0)), NpuLimit("total_cycles", 1)
+        cost = ChangeCost(space, limit)
+        first, second = (space.sample(np.random.default_rng(i)) for i in (0, 1))
+        cost.correct(first)
+        asked = []
+        kept = NpuLimit.cost
+
+        def counted(self, space, candidate):
+            asked.append(candidate)
+            return kept(self, space, candidate)
+
+        monkeypatch.setattr(NpuLimit, "cost", counted)
+        for _ in range(len(space.decisions)):
+            asked.clear()
+            cost.correct(second)
+            assert len(asked) < 5 + 1 + 2 * max(space.n_options)
+            exact = [kept(limit, space, second)]
+            assert cost(one_hot(space, np.array([second.choices]))).tolist() == exact
+        rows = single_changes(space, second.choices)
+        expected = limit_costs(space, rows, limit)
+        np.testing.assert_allclose(cost(one_hot(space, rows)).numpy(), expected)
+
+    def test_goes_on_where_it_was(self, monkeypatch):
+        monkeypatch.setattr("searchers.udc.cost.CHANGES", 5)
+        space, limit = digits(widths=(0.2, 1.0)), NpuLimit("total_cycles", 1)
+        whole, after = ChangeCost(space, limit), ChangeCost(space, limit)
+        drawn = [space.sample(np.random.default_rng(i)) for i in range(4)]
+        for candidate in drawn[:2]:
+            whole.correct(candidate)
+        after.load_state_dict(whole.state_dict())
+        z = random_pi(space, 0)
+        for candidate in drawn[2:]:
+            whole.correct(candidate)
+            after.correct(candidate)
+            assert whole.expected(z) == after.expected(z) == whole(z[None])[0]
+
+    def test_has_a_gradient_to_kernels_and_depths(self):
+        space = spaces.get("super_resolution", **self.SMALL["super_resolution"])
+        cost = ChangeCost(space, NpuLimit("total_cycles", 1))
+        cost.correct(space.largest())
+        z = random_pi(space, 0)[None].requires_grad_()
+        cost(z).sum().backward()
+        assert (z.grad.abs().sum(-1) > 0).all()
 
 
 class TestLemmas:

@@ -21,7 +21,6 @@ from npusim.cli import main
 from npusim.errors import ConfigError, InfeasibleError
 from searchers.base import Budget, History, SearchContext
 from searchers.base import run as run_loop
-from searchers.udc.npu_cost import NpuLimit
 from searchers.udc.result import decode, scores_of
 from searchers.udc.streams import stored
 from searchers.udc.supernet import Supernet
@@ -32,6 +31,7 @@ from spaces.digits import digits
 from spaces.estimate import estimate
 from spaces.feasible import enumerate_all
 from spaces.limits import Limit
+from spaces.npu_limits import NpuLimit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "spaces"))
 from random_spaces import small_spaces

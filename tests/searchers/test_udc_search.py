@@ -18,10 +18,10 @@ from searchers.training import recipes
 from searchers.training.tasks import Classification, SuperResolution
 from searchers.udc.batches import Batches
 from searchers.udc.config import OTHER_ROWS, PRESETS, ROWS, UdcConfig, config
-from searchers.udc.npu_cost import NpuLimit
 from searchers.udc.search import Search, Step
 from spaces.digits import digits
 from spaces.limits import Limit
+from spaces.npu_limits import NpuLimit
 
 SPACE = digits()
 LIMIT = Limit.size("1.5KB")
