@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from npusim._once import once_per_object
 from npusim.cost import columns as col
-from npusim.cost.buffering import moves_data
 from npusim.cost.flash import (
     EncodedWeights,
     flash_bytes,
@@ -29,6 +28,7 @@ from npusim.errors import ConfigError
 Int64Array = npt.NDArray[np.int64]
 
 _SLICED_DEPTH_MAX: Final = 1 << 16
+_MOVING_KINDS: Final = ("copy", "transpose", "reverse", "tile")
 
 
 def op_columns(program: Program, statistics: Sequence[tuple[float, float]]) -> Int64Array:
@@ -39,11 +39,7 @@ def op_columns(program: Program, statistics: Sequence[tuple[float, float]]) -> I
     """
     from npusim.cost import entries_kernels as kernels
 
-    ops = np.zeros((len(program.ops), kernels.OP_COLUMNS), np.int64)
-    _, ops[:, : col.ROW_COLUMNS] = program_rows(program)
-    ops[:, col.ROW_COLUMNS : kernels.STATISTICS] = np.array(_flags(program), np.int64).reshape(
-        -1, kernels.STATISTICS - col.ROW_COLUMNS
-    )
+    ops = op_lines(program).copy()
     known = np.array(statistics, np.float64).reshape(-1, 2)
     ops[:, kernels.STATISTICS :] = known.view(np.int64)
     wide = (ops[:, kernels.HAS_WEIGHTS] > 0) & (ops[:, col.OFM_DEPTH] > _SLICED_DEPTH_MAX)
@@ -53,6 +49,20 @@ def op_columns(program: Program, statistics: Sequence[tuple[float, float]]) -> I
             f"channels of {program.ops[index].name!r} must be at most {_SLICED_DEPTH_MAX} in a "
             f"batch, got {ops[index, col.OFM_DEPTH]}"
         )
+    return ops
+
+
+@once_per_object
+def op_lines(program: Program) -> Int64Array:
+    """What is known of operations but for their weights, int64 [n_ops, OP_COLUMNS]."""
+    from npusim.cost import entries_kernels as kernels
+
+    ops = np.zeros((len(program.ops), kernels.OP_COLUMNS), np.int64)
+    _, ops[:, : col.ROW_COLUMNS] = program_rows(program)
+    flags = np.array(_flags(program), np.int64)
+    ops[:, col.ROW_COLUMNS : kernels.STATISTICS] = flags.reshape(
+        -1, kernels.STATISTICS - col.ROW_COLUMNS
+    )
     return ops
 
 
@@ -70,7 +80,7 @@ def _flags(program: Program) -> list[tuple[int, ...]]:
             (
                 op.weights is not None,
                 op.unit in ("convolution", "depthwise", "product") and not op.transposed,
-                made_by is not None and not moves_data(made_by),
+                made_by is not None and made_by.kind not in _MOVING_KINDS,
                 maps[op.ifm.map].is_constant,
                 maps[(op.ifm2 or op.ifm).map].is_constant,
                 op.table_bytes if op.kind == "activation" else 0,
@@ -100,10 +110,11 @@ def program_arrays(
 def op_links(program: Program) -> Int64Array:
     """How operations depend on others of their program, int64 [n_ops, LINK_COLUMNS]."""
     from npusim.cost import lookup_kernels as kernels
+    from npusim.cost.plans_kernels import N_SHARING, READER
 
     links = np.zeros((len(program.ops), kernels.LINK_COLUMNS), np.int64)
-    links[:, [kernels.READER, kernels.SAME_WEIGHTS]] = -1
-    links[:, kernels.N_SHARING] = 1
+    links[:, [READER, kernels.SAME_WEIGHTS]] = -1
+    links[:, N_SHARING] = 1
     keys = [None if op.weights is None else op.weights.key for op in program.ops]
     values, n_users = weight_values(program), Counter(keys)
     readers: dict[int, int] = {}
@@ -121,12 +132,12 @@ def op_links(program: Program) -> Int64Array:
             links[index, kernels.NEW_SCALES] = scales_of(op) != scales_of(program.ops[earlier])
         neighbour = index - 1 if index else 1
         if neighbour < len(keys) and keys[neighbour] == keys[index]:
-            links[index, kernels.N_SHARING] = n_users[keys[index]]
+            links[index, N_SHARING] = n_users[keys[index]]
         if index and values[index - 1] == values[index]:
             before = program.ops[index - 1]
             links[index, kernels.SAME_AS_BEFORE] = before.depth_offset == op.depth_offset
     for index, op in enumerate(program.ops):
-        links[index, kernels.READER] = readers.get(op.ofm.map, -1)
+        links[index, READER] = readers.get(op.ofm.map, -1)
     return links
 
 

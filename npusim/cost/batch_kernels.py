@@ -2,7 +2,7 @@
 """Kernels of `npusim.cost.batch`: many programs, and what is kept of the plans of operations.
 
 ops, entries and machine are those of `npusim.cost.entries_kernels`, plans those of
-`npusim.cost.plans_kernels`, contexts, alone, moves, variants and what is listed of programs those
+`npusim.cost.plan_columns`, contexts, alone, moves, variants and what is listed of programs those
 of `npusim.cost.lookup_kernels`. memo (keys i64 [n, KEY_COLUMNS], plans i64 [n, PLAN_COLUMNS], slots
 i64, moves, variants, counts i64 [2]) keeps plans by what they depend on; plan 0 is that of every
 operation of the CPU. slots, of a power of two, is the index of keys; counts says how many plans and
@@ -40,7 +40,7 @@ from npusim.cost.lookup_kernels import (
     late_bytes,
     look_up,
 )
-from npusim.cost.plans_kernels import (
+from npusim.cost.plan_columns import (
     HALF0,
     HALF1,
     N_SLICES,
@@ -49,10 +49,10 @@ from npusim.cost.plans_kernels import (
     SCALE_BYTES,
     SLACK_BYTES,
     SLACK_CYCLES,
-    UNLIMITED,
+    UNLIMITED_BYTES,
     WEIGHT_BYTES,
-    make_plan,
 )
+from npusim.cost.plans_kernels import make_plan
 
 KEY_COLUMNS = 5
 ENTRIES_MAX = 1 << 20
@@ -79,7 +79,7 @@ def set_before(context: Any, line: Any, ops: Any, entries: Any, plans: Any, befo
     else:
         put(plans[0], before)
         if on_npu:
-            before[SLACK_CYCLES], before[SLACK_BYTES] = entries[number, ENTRY_RUN], UNLIMITED
+            before[SLACK_CYCLES], before[SLACK_BYTES] = entries[number, ENTRY_RUN], UNLIMITED_BYTES
     return number >= 0, on_npu
 
 
@@ -96,7 +96,7 @@ def find_plan(
 ) -> Any:
     """The line of the plan of a context, which is made if it is new; -1 where the operation does
     not fit. before (plan, whether there is one, whether the NPU executes it)."""
-    ops, statistics = known
+    ops, statistics, table = known
     keys, plans, slots, _, _, counts = memo
     number, after = context[NUMBER], context[AFTER]
     op, entry = ops[number], entries[number]
@@ -115,10 +115,11 @@ def find_plan(
     key[4] = ((sharing * 2 + exists) * 2 + on_npu) * 2 + has_reader
     at = find_slot(key, keys, slots)
     if slots[at] == FREE:
-        line = counts[0]
+        line, cascaded = counts[0], number < 0
+        form = sharing, has_reader, op[col.OFM_HEIGHT], cascaded, cascaded
         make_plan(
-            *(op, entry, entries[after], before, (sharing, has_reader), machine),
-            *((statistics[number], law), room, plans[line]),
+            *(op, entry, entries[after], before, form, machine),
+            *((number, statistics[number], law, table), room, plans[line]),
         )
         slots[at] = line
         counts[0] += 1
@@ -140,11 +141,11 @@ def plan_program(
 ) -> Any:
     """Write the line of each step's plan, i64 [n_steps]; return whether all operations fit the NPU.
 
-    numbers i64 [n_alone] of known (ops, statistics) and entries, steps i64 [n_steps] as
+    numbers i64 [n_alone] of known (ops, statistics, table) and entries, steps i64 [n_steps] as
     `lookup_kernels.set_steps` lists them.
     """
     _, plans, _, moves, variants, counts = memo
-    ops, _ = known
+    ops = known[0]
     for number in numbers:
         if ops[number, col.UNIT] != col.CPU and not entries[number, FITS]:
             return False
@@ -272,7 +273,7 @@ def empty_memo(memo: Any) -> None:
     counts[0], counts[1] = 1, 0
 
 
-@leaf_kernel
+@kernel
 def cost_machines(
     first: Any,
     most: Any,
@@ -297,13 +298,13 @@ def cost_machines(
     beginning of entries. Stops where memo is full and has less than `most` plans, for a larger one.
     """
     npus, rates, memories, roles, numbers = machines
-    ops, statistics = known
+    ops, heights = known[0], known[0][:, col.OFM_HEIGHT].copy()
     n_programs = costs.shape[1]
     for at in range(first, costs.shape[0]):
         machine = npus[at], rates[at], memories[at], roles[at]
         for i in range(ops.shape[0]):
             put(blocks[numbers[at], i], entries[i])
-        fill_entries(ops, statistics, law, machine, entries, alone)
+        fill_entries(ops, heights, machine, entries, alone)
         empty_memo(memo)
         done = 0
         while done < n_programs:

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from npusim.cost import columns as col
+from npusim.cost import plan_columns
 from npusim.cost.memory_table import MemoryTable
 from npusim.cost.rows import memory_array, npu_array, rate_array
 from npusim.cost.schedule import MemoryRoles
+from npusim.cost.slice_table import no_slices, slices_room
 from npusim.hardware import Machine
 from npusim.npu import NpuConfig
 from npusim.weights.expected import stream_law
@@ -178,11 +180,11 @@ class MachineTable:
         new = slice(self.n, known.n)
         entries, ops = self.entries[new], known.ops[new]
         if alike is self:
-            set_blocks(ops, self.npu, entries)
+            set_blocks(ops, known.statistics[new], self.npu, entries)
         else:
             entries[:, : FITS + 1] = alike.entries[new, : FITS + 1]
-        law = stream_law()
-        fill_entries(ops, known.statistics[new], law, self.machine, entries, self.alone[new])
+        heights = np.ascontiguousarray(ops[:, col.OFM_HEIGHT])
+        fill_entries(ops, heights, self.machine, entries, self.alone[new])
         self.n = known.n
 
     def cost(
@@ -203,7 +205,12 @@ class MachineTable:
         while done < batch.n_programs:
             done = cost_programs(
                 *(done, batch.table.starts, entries.listed),
-                *(known.contexts, (known.ops, known.statistics), self.entries, self.alone),
+                *(
+                    known.contexts,
+                    (known.ops, known.statistics, no_slices()),
+                    self.entries,
+                    self.alone,
+                ),
                 *(stream_law(), self.machine, self.memo, room, costs),
             )
             if done < batch.n_programs:
@@ -228,6 +235,7 @@ def cost_on_many(
     from npusim.cost.entries_kernels import ENTRY_COLUMNS
 
     known = entries.known
+    ops = known.ops[: known.n], known.statistics, no_slices()
     own, alone = np.empty((known.n, ENTRY_COLUMNS), np.int64), np.empty((known.n, 2), np.int64)
     n_least, n_most = _plans_of(entries)
     memo = empty_memo(n_least, known.n_contexts)
@@ -238,7 +246,7 @@ def cost_on_many(
         while done < len(part):
             done = cost_machines(
                 *(done, n_most, arrays, blocks, batch.table.starts),
-                *(entries.listed, known.contexts, (known.ops[: known.n], known.statistics)),
+                *(entries.listed, known.contexts, ops),
                 *(own, alone, stream_law(), memo, room, costs[first : first + len(part)]),
             )
             if done < len(part):
@@ -260,7 +268,7 @@ def _machine_arrays(
         number = numbers.setdefault(array.tobytes(), len(numbers))
         if number == len(blocks):
             found = np.empty((known.n, ENTRY_COLUMNS), np.int64)
-            set_blocks(known.ops[: known.n], npu, found)
+            set_blocks(known.ops[: known.n], known.statistics[: known.n], npu, found)
             blocks.append(found[:, : FITS + 1])
         number_of[key] = number, array, rate_array(npu)
     roles = [MemoryRoles.of(one) for one in machines]
@@ -278,14 +286,17 @@ def _machine_arrays(
     return columns, np.array(blocks)
 
 
-def set_blocks(ops: Int64Array, npu: NpuConfig, entries: Int64Array) -> None:
-    """Write the blocks of operations, and whether they have any, to entries."""
+def set_blocks(
+    ops: Int64Array, statistics: npt.NDArray[np.float64], npu: NpuConfig, entries: Int64Array
+) -> None:
+    """Write the blocks of operations, whether they have any, and bytes of weights to entries."""
     from npusim.cost.blocks_kernels import SEARCH_COLUMNS
-    from npusim.cost.entries_kernels import fill_blocks
+    from npusim.cost.entries_kernels import fill_blocks, fill_sizes
 
-    most = max(npu.ofm_block_height_max, npu.ofm_block_width_max)
+    most, array = max(npu.ofm_block_height_max, npu.ofm_block_width_max), npu_array(npu)
     room = np.empty(SEARCH_COLUMNS, np.int64), np.empty((2, most, 3), np.int64)
-    fill_blocks(ops, npu_array(npu), room, entries)
+    fill_blocks(ops, array, room, entries)
+    fill_sizes(ops, statistics, stream_law(), array, entries)
 
 
 def _places(roles: MemoryRoles) -> tuple[int, int, int]:
@@ -307,10 +318,9 @@ def empty_memo(n_plans: int, n_contexts: int) -> tuple[Int64Array, ...]:
     """Room for plans, in which is but that of operations of the CPU."""
     from npusim.cost.batch_kernels import KEY_COLUMNS
     from npusim.cost.lookup_kernels import MOVE_COLUMNS
-    from npusim.cost.plans_kernels import N_SLICES, PLAN_COLUMNS
 
-    plans = np.zeros((n_plans, PLAN_COLUMNS), np.int64)
-    plans[0, N_SLICES] = 1
+    plans = np.zeros((n_plans, plan_columns.PLAN_COLUMNS), np.int64)
+    plans[0, plan_columns.N_SLICES] = 1
     return (
         np.empty((n_plans, KEY_COLUMNS), np.int64),
         plans,
@@ -327,11 +337,7 @@ def _room(batch: Batch, n_memories: int) -> tuple[object, ...]:
 
     return (
         np.empty(int(np.diff(batch.table.starts[:, 2]).max()), np.int64),
-        (
-            np.empty(MAX_SLICES + 2, np.int64),
-            np.empty((MAX_SLICES + 2, 2), np.int64),
-            np.zeros((n_memories, col.TRAFFIC_COLUMNS), np.int64),
-        ),
+        (slices_room(MAX_SLICES), np.zeros((n_memories, col.TRAFFIC_COLUMNS), np.int64)),
     )
 
 

@@ -20,7 +20,6 @@ from npusim.cost.cycles_kernels import (
     element_access,
     min_read_cycles,
     op_cycles,
-    put,
 )
 
 OFM_DEPTH, BLOCK_DEPTH = range(2)
@@ -200,36 +199,6 @@ def performance(
     if weight_bytes > 0:
         once = min_read_cycles(weight_bytes // n_fetches, source, memories)
         perf[WEIGHT_READ] = int(repeats * (once * n_fetches))
-
-
-@kernel
-def whole_runs(
-    rows: Any,
-    blocks: Any,
-    arrays: Any,
-    places: Any,
-    heights: Any,
-    n_bytes: Any,
-    cycles: Any,
-    perfs: Any,
-) -> None:
-    """Write how operations run with their weights in one piece where they are stored: cycles i64
-    [n_ops] of whole ones, perfs i64 [n_ops, N_PERF] of stripes, whose rows heights i64 [n_ops] are.
-
-    arrays (npu, rates, memories); places i64 [n_ops, 6]; n_bytes i64 [n_ops] of weights and scales.
-    """
-    npu, rates, memories = arrays
-    at, taken = np.empty(col.PLACE_COLUMNS, np.int64), np.empty(col.CYCLE_COLUMNS, np.int64)
-    depths, how = np.zeros(2, np.int64), np.zeros(4, np.int64)
-    for i in range(rows.shape[0]):
-        row = rows[i]
-        put(places[i], at)
-        at[col.BUFFER_PLACE] = -1
-        op_cycles(row, blocks[i], npu, rates, memories, at, taken)
-        cycles[i] = taken[col.OP_CYCLES]
-        depths[1], how[0] = row[col.OFM_DEPTH], heights[i]
-        machine = npu, rates, memories, places[i]
-        performance(row, blocks[i], machine, depths, n_bytes[i : i + 1], how, perfs[i])
 
 
 @leaf_kernel

@@ -12,17 +12,25 @@ Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from npusim.cost import columns as col
-from npusim.cost.buffering import Buffering, Usage
-from npusim.cost.forms import Form, WeightPlan, Weights
+from npusim.cost.buffering import Usage, plan_weights
+from npusim.cost.forms import Form, Weights
 from npusim.cost.liveness import QUANTUM_BYTES, LiveRanges, map_bytes
 from npusim.cost.memory_table import MemoryTable
+from npusim.cost.plan_columns import (
+    HALF0,
+    HALF1,
+    SCALE_BYTES,
+    SLACK_BYTES,
+    SLACK_CYCLES,
+    WEIGHT_BYTES,
+)
 from npusim.cost.program import NpuOp, Program, View
 from npusim.cost.rows import Int64Array
 
@@ -161,8 +169,7 @@ class ArenaFitter:
             return buffered
         for cascade in visiting_order(cascades):
             self._grow(cascade, smallest, whole, limit_bytes)
-        plans = Buffering(self.weights, smallest, limit_bytes, self._usage(smallest)).run()
-        smallest.plans = plans
+        smallest.plans = plan_weights(self.weights, smallest, limit_bytes, self._usage(smallest))
         return smallest
 
     def _least_limit(self, smallest: Form) -> int:
@@ -194,11 +201,11 @@ class ArenaFitter:
 
     def _demand(self, form: Form) -> Demand:
         ranges = self.live(form)
-        n_ops = len(self.program.ops)
-        local = np.zeros(n_ops, np.int64)
+        buffers = form.buffer_bytes
+        local = np.zeros(len(buffers), np.int64)
         for index, op in enumerate(self.program.ops):
             ifm, ofm = primary_ifm(self.program, op).map, op.ofm.map
-            local[index] = self._arena_bytes[ifm] + sum(form.plans[index].buffer_bytes)
+            local[index] = self._arena_bytes[ifm] + buffers[index]
             together = ranges.of_map[ifm] == ranges.of_map[ofm] and ranges.of_map[ofm] >= 0
             if form.cascade[index] or not together:
                 local[index] += self._arena_bytes[ofm]
@@ -207,7 +214,7 @@ class ArenaFitter:
     def _usage(self, form: Form) -> Usage:
         """What is in the arena over time."""
         unbuffered = form.copy()
-        unbuffered.plans = [replace(plan, buffer_bytes=(0, 0)) for plan in form.plans]
+        unbuffered.plans[:, [HALF0, HALF1]] = 0
         ranges, bare = self.live(form), self.live(unbuffered)
         maps = bare.usage_bytes
         return Usage(maps, ranges.usage_bytes - maps, ranges.op_time)
@@ -253,7 +260,7 @@ class ArenaFitter:
         """The cascade from an operation on that needs least; None if that is no cascade."""
         ifm = primary_ifm(self.program, self.program.ops[first]).map
         stored = int(self._bytes[ifm])
-        buffers = sum(form.plans[first].buffer_bytes)
+        buffers = int(form.buffer_bytes[first])
         best_bytes, best_local, best_last = (
             int(demand.local[first] + demand.others[first]),
             0,
@@ -332,7 +339,7 @@ class ArenaFitter:
         """Bytes that a cascade needs for one more operation; its rolling buffer is noted."""
         rolling[after] = self._rolling_bytes(index, after, form)
         shared = self._goes_in_place(index) and rolling.get(index) == rolling[after]
-        return sum(form.plans[after].buffer_bytes) + (0 if shared else rolling[after])
+        return int(form.buffer_bytes[after]) + (0 if shared else rolling[after])
 
     def _rolling_bytes(self, index: int, after: int, form: Form) -> int:
         """Bytes of the buffer between two operations of a cascade."""
@@ -349,8 +356,7 @@ class ArenaFitter:
 
     def _take(self, form: Form, other: Form, index: int) -> None:
         """Make one operation as it is in another form, outside of cascades."""
-        form.stripes[index], form.blocks[index] = other.stripes[index], other.blocks[index]
-        form.plans[index], form.runs[index] = other.plans[index], other.runs[index]
+        form.take(index, other)
         form.cascade[index] = form.rolling_bytes[index] = 0
 
     def _grow(self, cascade: Cascade, form: Form, whole: Form, limit_bytes: int) -> None:
@@ -365,8 +371,8 @@ class ArenaFitter:
         inside.others[first] = parallel
         trial = form.copy()
         before = self._plan_before(first, form, usage, limit_bytes)
-        trial.plans[first : last + 1] = Buffering(self.weights, trial, limit_bytes, usage).run(
-            first, last, before
+        trial.plans[first : last + 1] = plan_weights(
+            self.weights, trial, limit_bytes, usage, (first, last), before
         )
         best, most = None, 0
         step = self.program.ops[last].upscale[0]
@@ -383,19 +389,19 @@ class ArenaFitter:
                 break
         if best is not None:
             for index in range(first, last + 1):
-                form.stripes[index], form.blocks[index] = best.stripes[index], best.blocks[index]
-                form.plans[index], form.runs[index] = best.plans[index], best.runs[index]
+                form.take(index, best)
                 form.cascade[index] = best.cascade[index]
                 form.rolling_bytes[index] = best.rolling_bytes[index]
 
     def _plan_before(
         self, first: int, form: Form, usage: Usage, limit_bytes: int
-    ) -> WeightPlan | None:
+    ) -> Int64Array | None:
         """The operation before a cascade, with the room that is free while it runs."""
         if first == 0:
             return None
-        free = limit_bytes - usage.total_bytes(first - 1)
-        return replace(form.plans[first - 1], slack_bytes=free)
+        plan: Int64Array = form.plans[first - 1].copy()
+        plan[SLACK_BYTES] = limit_bytes - usage.total_bytes(first - 1)
+        return plan
 
     def _striped(self, first: int, last: int, n_rows: int, reference: Form) -> Form:
         """A form with that many rows at the end of a cascade, and what they need before."""
@@ -406,12 +412,10 @@ class ArenaFitter:
             n_rows = int(stripes[index]) // op.upscale[0] * op.stride[0]
         form = self.make(stripes)
         for index in range(first, last + 1):
-            if reference.plans[index].buffering == "single":
-                form.plans[index] = replace(
-                    form.plans[index],
-                    buffer_bytes=(int(form.plans[index].slice_bytes.sum()), 0),
-                    slack_cycles=self.weights.cycles(index, form.blocks[index], staged=True),
-                )
+            if reference.plans[index, HALF0] and not reference.plans[index, HALF1]:
+                plan = form.plans[index]
+                plan[HALF0] = plan[WEIGHT_BYTES] + plan[SCALE_BYTES]
+                plan[SLACK_CYCLES] = self.weights.staged_cycles(index, form.blocks[index])
         return form
 
     def _needs(
@@ -426,7 +430,7 @@ class ArenaFitter:
                 continue
             op = self.program.ops[index]
             views = [view for view in (op.ifm, op.ifm2, op.ofm) if view is not None]
-            own = sum(form.plans[index].buffer_bytes) + sum(self._view_bytes(v) for v in views)
+            own = int(form.buffer_bytes[index]) + sum(self._view_bytes(v) for v in views)
             needs = max(needs, own + int(demand.others[index]))
         return needs
 

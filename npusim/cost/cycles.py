@@ -31,7 +31,14 @@ import numpy.typing as npt
 
 from npusim._arguments import integer_array
 from npusim.cost import columns as col
-from npusim.cost.rows import Int64Array, checked_rows, memory_array, npu_array, rate_array
+from npusim.cost.rows import (
+    Float64Array,
+    Int64Array,
+    checked_rows,
+    memory_array,
+    npu_array,
+    rate_array,
+)
 from npusim.errors import ConfigError
 from npusim.memories import Memory
 from npusim.npu import NpuConfig, get
@@ -98,8 +105,6 @@ def op_cycles(
     >>> 32 * 32 * 16 * 9 * 16 // 128 <= int(taken.total[0])  # at most 128 MACs a cycle
     True
     """
-    from npusim.cost.cycles_kernels import table_cycles
-
     config, table = get(npu), checked_rows(rows)
     n_ops, n_memories = len(table), len(memories)
     block_array = _checked("blocks", blocks, (n_ops, col.BLOCKS_COLUMNS))
@@ -113,14 +118,26 @@ def op_cycles(
             f"places must be indices of {n_memories} memories, got {place_array.min()} to "
             f"{place_array.max()}"
         )
-    dma = np.ascontiguousarray(
-        np.broadcast_to(integer_array("dma_bytes", dma_bytes), (n_ops,)), np.int64
-    )
+    dma = np.broadcast_to(integer_array("dma_bytes", dma_bytes), (n_ops,)).astype(np.int64)
+    machine = npu_array(config), rate_array(config), memory_array(memories)
+    return measured(table, block_array, machine, place_array, dma)
+
+
+def measured(
+    rows: Int64Array,
+    blocks: Int64Array,
+    machine: tuple[Int64Array, Float64Array, Float64Array],
+    places: Int64Array,
+    dma_bytes: Int64Array,
+) -> OpCycles:
+    """As `op_cycles`, of arrays that are known to be right; machine: npu, rates and memories."""
+    from npusim.cost.cycles_kernels import table_cycles
+
+    n_ops, n_memories = len(rows), len(machine[2])
     cycles = np.zeros((n_ops, col.CYCLE_COLUMNS), np.int64)
     access = np.zeros((2, n_ops, col.ACCESS_COLUMNS), np.int64)
     traffic = np.zeros((n_ops, n_memories, col.TRAFFIC_COLUMNS), np.int64)
-    machine = npu_array(config), rate_array(config), memory_array(memories)
-    op = np.concatenate([table, block_array, place_array, dma[:, None]], axis=1)
+    op = np.concatenate([rows, blocks, places, dma_bytes[:, None]], axis=1)
     table_cycles(op, *machine, cycles, access, traffic)
     return OpCycles(cycles, access[0], access[1], traffic)
 

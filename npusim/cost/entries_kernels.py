@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels of `npusim.cost.batch`: what a machine makes of operations on their own.
+"""What a machine makes of operations on their own: kernels of `npusim.cost.forms` and
+`npusim.cost.batch`; twin: `npusim.cost.reference_plans.Planner.whole`.
 
 ops i64 [n_ops, OP_COLUMNS] is a row of `npusim.cost.columns`, then the flags named below, then
 entropy and part of zeros of the weights, whose 64 bits are those of a f64. entries i64 [n_entries,
 ENTRY_COLUMNS] is what one machine makes of each; machine (npu, rates, memories, roles), roles i64
-[3]: lines of memories for maps, constants and buffers. The twin is
-`npusim.cost.schedule.Scheduler.form`.
+[3]: lines of memories for maps, constants and buffers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from npusim.cost import buffering_kernels as buf
 from npusim.cost import columns as col
 from npusim.cost.blocks_kernels import find_block
 from npusim.cost.cycles_kernels import byte_access, element_access, memory_traffic, op_cycles, put
-from npusim.cost.weight_sizes_kernels import slice_bytes
+from npusim.cost.weight_sizes_kernels import find_slices, slice_bytes
 
 HAS_WEIGHTS, CAN_SLICE, CAN_STAGE_IFM = range(col.ROW_COLUMNS, col.ROW_COLUMNS + 3)
 """Whether it has weights; whether they may be cut; whether the NPU computes the ifm."""
@@ -117,13 +117,41 @@ def fill_blocks(ops: Any, npu: Any, room: Any, entries: Any) -> None:
         entry[FITS] = find_block(row, npu, search, extents, best, trial, block)
 
 
+@leaf_kernel
+def fill_sizes(ops: Any, statistics: Any, law: Any, npu: Any, entries: Any) -> None:
+    """Write the bytes that weights are expected to take to entries that have blocks; statistics f64
+    [n_ops, 2] as the last columns of ops."""
+    for i in range(ops.shape[0]):
+        op, entry = ops[i], entries[i]
+        entry[ENTRY_WEIGHTS] = entry[ENTRY_SCALES] = 0
+        if entry[FITS] and op[HAS_WEIGHTS]:
+            row = op[: col.ROW_COLUMNS]
+            streams, scales = slice_bytes(row, npu, row[col.OFM_DEPTH], statistics[i], law)
+            entry[ENTRY_WEIGHTS], entry[ENTRY_SCALES] = streams, scales
+
+
+@leaf_kernel
+def find_sizes(first: Any, ops: Any, table: Any, entries: Any) -> Any:
+    """Write the bytes of weights, from operation `first` on, that a table of slices has in one
+    piece; return the first operation whose it does not have, or how many operations there are."""
+    for i in range(first, ops.shape[0]):
+        op, entry = ops[i], entries[i]
+        entry[ENTRY_WEIGHTS] = entry[ENTRY_SCALES] = 0
+        if op[HAS_WEIGHTS] == 0 or op[col.UNIT] == col.CPU:
+            continue
+        depth = op[col.OFM_DEPTH]
+        at, n = find_slices(i, entry[col.OFM_BLOCK_DEPTH], depth, depth, table)
+        if n == 0:
+            return i
+        entry[ENTRY_WEIGHTS], entry[ENTRY_SCALES] = table[2][at, 0], table[2][at, 1]
+    return ops.shape[0]
+
+
 @kernel
-def fill_entries(
-    ops: Any, statistics: Any, law: Any, machine: Any, entries: Any, alone: Any
-) -> None:
-    """Write the rest of entries that have blocks; statistics f64 [n_ops, 2] as the last columns of
-    ops. And to alone i64 [n_ops, 2] cycles, total and of the NPU, of operations without weights and
-    tables; -1 where no block fits."""
+def fill_entries(ops: Any, heights: Any, machine: Any, entries: Any, alone: Any) -> None:
+    """Write the rest of entries that have blocks and sizes, for stripes of so many rows, heights
+    i64 [n_ops]. And to alone i64 [n_ops, 2] cycles, total and of the NPU, of operations without
+    weights and tables; -1 where no block fits."""
     npu, rates, memories, roles = machine
     places, at = np.empty(col.PLACE_COLUMNS, np.int64), np.empty(col.PLACE_COLUMNS, np.int64)
     elements = np.empty(col.ACCESS_COLUMNS, np.int64)
@@ -134,7 +162,7 @@ def fill_entries(
     for i in range(ops.shape[0]):
         op, entry = ops[i], entries[i]
         row, block = op[: col.ROW_COLUMNS], entry[ENTRY_BLOCK:ENTRY_PERF]
-        entry[ENTRY_PERF:FITS] = 0
+        entry[ENTRY_PERF:ENTRY_WEIGHTS] = 0
         entry[ENTRY_MOVED:] = 0
         alone[i, 0] = alone[i, 1] = 0
         if row[col.UNIT] == col.CPU:
@@ -150,10 +178,8 @@ def fill_entries(
         byte_access(row, block, npu, memories, at, elements, entry[ENTRY_MOVED:])
         entry[ENTRY_RUN] = cycles[col.OP_CYCLES]
         if op[HAS_WEIGHTS]:
-            streams, scales = slice_bytes(row, npu, row[col.OFM_DEPTH], statistics[i], law)
-            entry[ENTRY_WEIGHTS], entry[ENTRY_SCALES] = streams, scales
-            depths[1], n_bytes[0] = row[col.OFM_DEPTH], streams + scales
-            how[0] = row[col.OFM_HEIGHT]
+            n_bytes[0] = entry[ENTRY_WEIGHTS] + entry[ENTRY_SCALES]
+            depths[1], how[0] = row[col.OFM_DEPTH], heights[i]
             buf.performance(
                 *(row, block, (npu, rates, memories, places), depths, n_bytes, how),
                 entry[ENTRY_PERF:ENTRY_RUN],

@@ -25,12 +25,13 @@ from npusim.cost import columns as col
 from npusim.cost.arena import Arena
 from npusim.cost.blocks import BlockConfig
 from npusim.cost.decoder import ChunkDecoder, WeightDecoder
-from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items, weight_values
+from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items, last_readers
 from npusim.cost.liveness import LiveRanges
 from npusim.cost.lowering import program as lower
+from npusim.cost.plan_columns import HALF0, HALF1, PRE_BUFFERED, SCALE_BYTES, WEIGHT_BYTES
 from npusim.cost.program import NpuOp, Program
 from npusim.cost.result import Cost, Lazy, MapMemory, OpCost, Traffic, memory_role
-from npusim.cost.schedule import Schedule, Scheduler
+from npusim.cost.schedule import Schedule, Scheduler, plan_depths
 from npusim.cost.scheme_weights import SchemeWeights
 from npusim.cost.weight_sizes import WeightSizes, exact_sizes
 from npusim.errors import ConfigError
@@ -58,6 +59,9 @@ OPTIMISATIONS: Final = ("performance", "size")
 DECODERS: Final = ("compiler", "stream")
 """How fast weights are decoded: as Arm's compiler assumes, or as their streams let them be. By the
 decoder of a scheme is a third way, called "scheme" in a `Cost`."""
+
+BUFFERINGS: Final = ("none", "single", "double")
+"""How many buffers weights are copied to, in turn."""
 
 _CYCLES_MAX: Final = 1 << 62
 
@@ -182,11 +186,7 @@ def cost_of(
     }
     flash = _flash_bytes(schedule)
     held = _held_bytes(schedule, flash)
-    streams = {
-        values: int(plan.n_bytes[:, 0].sum())
-        for values, plan in zip(weight_values(program), schedule.form.plans, strict=True)
-        if values is not None
-    }
+    plans = schedule.form.plans
     overflows = _overflows(schedule, held)
     return Cost(
         model=program.name,
@@ -201,7 +201,7 @@ def cost_of(
         sram_peak_bytes=held["sram"],
         dram_peak_bytes=held.get("dram", 0),
         flash_bytes=flash,
-        weights_encoded_bytes=sum(streams.values()),
+        weights_encoded_bytes=int(plans[last_readers(program), WEIGHT_BYTES].sum()),
         arena=_stretches(program, schedule.ranges, schedule.arena),
         spilled=_stretches(program, schedule.spilled_ranges, schedule.spilled_arena),
         arena_limit_bytes=arena_limit_bytes,
@@ -233,7 +233,6 @@ def _op_costs(schedule: Schedule, on_cpu: Mapping[int, int]) -> Iterator[OpCost]
 def _op_cost(schedule: Schedule, index: int, cpu_cycles: int, sram_bytes: int) -> OpCost:
     op, plan = schedule.program.ops[index], schedule.form.plans[index]
     cycles, block = schedule.cycles.cycles[index], schedule.form.blocks[index, : col.BLOCK_COLUMNS]
-    n_weight_bytes, n_scale_bytes = plan.n_bytes.sum(axis=0).tolist()
     return OpCost(
         name=op.name,
         op=op.kind,
@@ -252,12 +251,12 @@ def _op_cost(schedule: Schedule, index: int, cpu_cycles: int, sram_bytes: int) -
         traffic=_traffic(schedule, index) if op.on_npu else {},
         ofm_shape=op.ofm.part[1:],
         ifm_bits=schedule.program.maps[op.ifm.map].bits,
-        weights_encoded_bytes=n_weight_bytes,
-        scale_bytes=n_scale_bytes,
-        depth_slices=plan.depths,
-        buffering=plan.buffering,
-        pre_buffered=bool(plan.pre_buffered),
-        weight_buffer_bytes=sum(plan.buffer_bytes),
+        weights_encoded_bytes=int(plan[WEIGHT_BYTES]),
+        scale_bytes=int(plan[SCALE_BYTES]),
+        depth_slices=plan_depths(plan, schedule.rows[index]),
+        buffering=BUFFERINGS[int(plan[HALF0] > 0) + int(plan[HALF1] > 0)],
+        pre_buffered=bool(plan[PRE_BUFFERED]),
+        weight_buffer_bytes=int(plan[HALF0] + plan[HALF1]),
         sram_bytes=sram_bytes,
         cascade=int(schedule.form.cascade[index]),
         stripe_height=int(schedule.form.stripes[index]),
@@ -327,9 +326,9 @@ def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
     ):
         add(to, int(schedule.places[index, place]), "feature_maps", int(moved[column]))
     source = roles.constants
-    if plan.buffering != "none":
+    if plan[HALF0]:
         source = roles.staging
-        copied = int(plan.slice_bytes.sum())
+        copied = int(plan[WEIGHT_BYTES] + plan[SCALE_BYTES])
         add(read, roles.constants, "weights", copied)
         add(written, roles.staging, "weights", copied)
     add(read, source, "weights", int(moved[col.WEIGHTS_READ]))
@@ -343,14 +342,13 @@ def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
 
 
 def _flash_bytes(schedule: Schedule) -> int:
+    plans, depths = schedule.form.plans, schedule.form.blocks[:, col.OFM_BLOCK_DEPTH].tolist()
     encoded = [
         None
         if op.weights is None
-        else EncodedWeights(
-            int(plan.n_bytes[:, 0].sum()), plan.depths, int(block[col.OFM_BLOCK_DEPTH])
-        )
-        for op, plan, block in zip(
-            schedule.program.ops, schedule.form.plans, schedule.form.blocks, strict=True
+        else EncodedWeights(int(plan[WEIGHT_BYTES]), plan_depths(plan, row), depth)
+        for op, plan, row, depth in zip(
+            schedule.program.ops, plans, schedule.rows, depths, strict=True
         )
     ]
     return flash_bytes(flash_items(schedule.program, encoded, schedule.target.npu.n_cores))

@@ -185,6 +185,13 @@ def weight_values(program: Program) -> list[Hashable]:
     return found
 
 
+@once_per_object
+def last_readers(program: Program) -> list[int]:
+    """The last operation of all that read the same weights, for all weights."""
+    last = {values: index for index, values in enumerate(weight_values(program))}
+    return [index for values, index in last.items() if values is not None]
+
+
 def _same_values(first: Tensor | None, second: Tensor | None) -> bool:
     """Whether two tensors of weights are one, or hold the same values less their zero points."""
     if first is second:

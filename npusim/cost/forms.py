@@ -3,68 +3,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from npusim._once import once_per_object
 from npusim.cost import columns as col
+from npusim.cost import plan_columns
+from npusim.cost.batch_arrays import op_lines, op_links
+from npusim.cost.plan_columns import HALF0, HALF1
 from npusim.cost.program import Program
-from npusim.cost.weight_sizes import WeightSizes
-from npusim.weights.format import SCALE_BYTES
+from npusim.cost.slice_table import SliceTable, no_slices, slices_room
+from npusim.cost.weight_sizes import ExpectedSizes, WeightSizes, exact_sizes, op_statistics
+from npusim.errors import ConfigError
+from npusim.npu import NpuConfig
+from npusim.weights.expected import stream_law
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
-Arrays = tuple[Int64Array, Float64Array, Float64Array]
-"""npu, rates and memories, as `npusim.cost.rows` makes them."""
+MachineArrays = tuple[Int64Array, Float64Array, Float64Array, Int64Array]
+"""npu, rates and memories, as `npusim.cost.rows` makes them; lines of the memories for maps,
+constants and buffers."""
 
-UNLIMITED_BYTES: Final = 1 << 30
-"""The limit of a buffer where the arena has none."""
-BUFFERINGS: Final = ("none", "single", "double")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class WeightPlan:
-    """How one operation gets its weights.
-
-    Attributes:
-        depths: ofm channels at which the weights are cut, first 0, last the ofm depth.
-        n_bytes: of each slice's weight streams, and of its biases and scales, int64 [n_slices, 2].
-        buffer_bytes: of the two parts of the buffer, which slices take in turn; 0 where not used.
-        pre_buffered: whether the first slice is copied under the operation before.
-        transfer_cycles: to copy all weights and scales in one piece.
-        slack_cycles: that hide a transfer for the operation after.
-        slack_bytes: room for a buffer under this operation.
-    """
-
-    depths: tuple[int, ...]
-    n_bytes: Int64Array
-    buffer_bytes: tuple[int, int] = (0, 0)
-    pre_buffered: bool = False
-    transfer_cycles: int = 0
-    slack_cycles: int = 0
-    slack_bytes: int = UNLIMITED_BYTES
-
-    @property
-    def buffering(self) -> str:
-        """One of `BUFFERINGS`."""
-        first, second = self.buffer_bytes
-        return BUFFERINGS[(first > 0) + (second > 0)]
-
-    @property
-    def slice_bytes(self) -> Int64Array:
-        """Of each slice, weights and scales together."""
-        total: Int64Array = self.n_bytes.sum(axis=1)
-        return total
-
-    @property
-    def first_bytes(self) -> int:
-        """Of the first slice, without what pads its biases and scales."""
-        n_weight_bytes, n_scale_bytes = self.n_bytes[0].tolist()
-        n_channels = self.depths[1] - self.depths[0]
-        return int(n_weight_bytes + (SCALE_BYTES * n_channels if n_scale_bytes else 0))
+_SLICE_DEPTH_MIN = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -73,27 +35,41 @@ class Form:
 
     Attributes:
         stripes: rows of the ofm that each operation computes at a time, int64 [n_ops].
-        blocks: int64 [n_ops, BLOCKS_COLUMNS], for stripes of that height.
-        plans: how each operation gets its weights.
+        entries: blocks for stripes of that height, and how each operation runs with its weights in
+            one piece where they are stored, int64 [n_ops, entries_kernels.ENTRY_COLUMNS].
+        plans: how each operation gets its weights, int64 [n_ops, plan_columns.PLAN_COLUMNS].
         cascade: last operation of the cascade that each one is part of, int64 [n_ops]; 0: none.
         rolling_bytes: of the rolling buffer that its ifm is within a cascade, int64 [n_ops].
-        runs: how each operation runs with its weights in one piece where they are stored, int64
-            [n_ops, buffering_kernels.N_PERF].
     """
 
     stripes: Int64Array
-    blocks: Int64Array
-    plans: list[WeightPlan]
+    entries: Int64Array
+    plans: Int64Array
     cascade: Int64Array
     rolling_bytes: Int64Array
-    runs: Int64Array
+
+    @property
+    def blocks(self) -> Int64Array:
+        """int64 [n_ops, BLOCKS_COLUMNS]."""
+        return self.entries[:, : col.BLOCKS_COLUMNS]
+
+    @property
+    def buffer_bytes(self) -> Int64Array:
+        """Of the weight buffer of each operation, int64 [n_ops]."""
+        total: Int64Array = self.plans[:, HALF0] + self.plans[:, HALF1]
+        return total
 
     def copy(self) -> Form:
         """One that can be changed without changing this one."""
         return Form(
-            *(self.stripes.copy(), self.blocks.copy(), list(self.plans)),
-            *(self.cascade.copy(), self.rolling_bytes.copy(), self.runs.copy()),
+            *(self.stripes.copy(), self.entries.copy(), self.plans.copy()),
+            *(self.cascade.copy(), self.rolling_bytes.copy()),
         )
+
+    def take(self, index: int, other: Form) -> None:
+        """Make one operation as it is in another form, but for cascades."""
+        for name in ("stripes", "entries", "plans"):
+            getattr(self, name)[index] = getattr(other, name)[index]
 
     def continues_cascade(self, index: int) -> bool:
         """Whether an operation reads a rolling buffer: it is in a cascade, but not the first."""
@@ -107,8 +83,8 @@ class Weights:
     Args:
         program: the operations.
         rows: of `npusim.cost.rows`, int64 [n_ops, ROW_COLUMNS].
-        places: int64 [n_ops, PLACE_COLUMNS], with the place of the buffer in each row.
-        arrays: npu, rates and memories.
+        npu: that executes them.
+        machine: the same as arrays, with its memories.
         sizes: of the weights.
     """
 
@@ -116,121 +92,107 @@ class Weights:
         self,
         program: Program,
         rows: Int64Array,
-        places: Int64Array,
-        arrays: Arrays,
+        npu: NpuConfig,
+        machine: MachineArrays,
         sizes: WeightSizes,
     ):
-        self.program, self.rows, self.places = program, rows, places
-        self.arrays, self.sizes = arrays, sizes
-        self._unbuffered: dict[tuple[int, bytes], WeightPlan] = {}
+        self.program, self.rows, self.npu, self.machine = program, rows, npu, machine
+        self.ops, self.links = op_lines(program), op_links(program)
+        self.statistics = np.zeros((len(program.ops), 2))
+        self.table: SliceTable | None = None
+        if type(sizes) is ExpectedSizes and sizes.npu == npu:
+            for index, op in enumerate(program.ops):
+                if op.weights is not None:
+                    self.statistics[index] = op_statistics(op, sizes.statistics)
+        else:
+            self.table = _table(program, npu, sizes)
+        deepest = int(rows[:, col.OFM_DEPTH].max(initial=0))
+        self.room = slices_room(deepest // _SLICE_DEPTH_MIN + 1)
 
-    def slices(self, index: int, block: Int64Array, depths: Sequence[int]) -> Int64Array:
-        """Bytes of weights, and of scales, of each depth slice, int64 [n_slices, 2]."""
-        op = self.program.ops[index]
-        if op.weights is None or not op.on_npu:
-            return np.zeros((len(depths) - 1, 2), np.int64)
-        bits = int(self.rows[index, col.IFM_BITS])
-        return self.sizes.slices(op, bits, int(block[col.OFM_BLOCK_DEPTH]), tuple(depths))
+    @property
+    def known(self) -> tuple[Float64Array, tuple[Float64Array, Float64Array], object]:
+        """What tells kernels bytes of weights."""
+        return (
+            self.statistics,
+            stream_law(),
+            no_slices() if self.table is None else self.table.arrays,
+        )
 
-    def fetches(self, index: int, block: Int64Array) -> int:
-        """How often the whole operation reads its weights."""
-        from npusim.cost.cycles_kernels import element_access
-
-        elements = np.empty(col.ACCESS_COLUMNS, np.int64)
-        element_access(self.rows[index], block, self.arrays[0], elements)
-        return int(elements[col.WEIGHT_FETCHES])
-
-    def cycles(
-        self, index: int, block: Int64Array, *, depth: int | None = None, staged: bool = False
-    ) -> int:
-        """Cycles of an operation, or of a first slice of it of so many channels.
+    def form(self, rows: Int64Array, stripes: Int64Array) -> Form:
+        """The form of stripes in which all weights stay where they are stored.
 
         Args:
-            index, block: of the operation.
-            depth: of the slice, after which another one follows; None: no slices.
-            staged: whether the weights are in their buffer.
+            rows: of stripes, int64 [n_ops, ROW_COLUMNS].
+            stripes: how many rows of the ofm each has, int64 [n_ops].
+
+        Raises:
+            ConfigError: no block of an operation fits the NPU.
         """
+        from npusim.cost.blocks_kernels import SEARCH_COLUMNS
+        from npusim.cost.entries_kernels import (
+            ENTRY_COLUMNS,
+            FITS,
+            fill_blocks,
+            fill_entries,
+            fill_sizes,
+            find_sizes,
+        )
+        from npusim.cost.plans_kernels import whole_plans
+
+        n_ops, most = len(rows), max(self.npu.ofm_block_height_max, self.npu.ofm_block_width_max)
+        entries = np.empty((n_ops, ENTRY_COLUMNS), np.int64)
+        room = np.empty(SEARCH_COLUMNS, np.int64), np.empty((2, most, 3), np.int64)
+        fill_blocks(rows, self.machine[0], room, entries)
+        if not entries[:, FITS].all():
+            raise ConfigError(
+                f"block must fit the {self.npu.shram_banks} SHRAM banks of {self.npu.name}, got "
+                f"none for operation {int(np.argmin(entries[:, FITS]))}"
+            )
+        if self.table is None:
+            fill_sizes(self.ops, self.statistics, stream_law(), self.machine[0], entries)
+        else:
+            first = 0
+            while (first := find_sizes(first, self.ops, self.table.arrays, entries)) < n_ops:
+                depth = int(rows[first, col.OFM_DEPTH])
+                self.add_slices(first, int(entries[first, col.OFM_BLOCK_DEPTH]), depth, depth)
+        fill_entries(self.ops, stripes, self.machine, entries, np.empty((n_ops, 2), np.int64))
+        plans = np.empty((n_ops, plan_columns.PLAN_COLUMNS), np.int64)
+        whole_plans(self.ops, entries, plans)
+        zeros = np.zeros(n_ops, np.int64)
+        return Form(stripes.copy(), entries, plans, zeros, zeros.copy())
+
+    def add_slices(self, index: int, block_depth: int, first: int, step: int) -> None:
+        """Find out what the weights of an operation take in slices; see `SliceTable.add`."""
+        assert self.table is not None  # what is expected is known of all slices
+        op, row = self.program.ops[index], self.rows[index]
+        self.table.add(index, op, row, block_depth, first, step)
+
+    def staged_cycles(self, index: int, block: Int64Array) -> int:
+        """Cycles of an operation whose weights are all in their buffer."""
         from npusim.cost.cycles_kernels import op_cycles
+        from npusim.cost.entries_kernels import set_places
 
-        row, places = self.rows[index].copy(), self.places[index].copy()
-        if not staged:
-            places[col.BUFFER_PLACE] = -1
-        if depth is not None:
-            row[col.OFM_DEPTH] = depth
-        cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
-        npu, rates, memories = self.arrays
-        op_cycles(row, block, npu, rates, memories, places, cycles)
-        return int(cycles[col.OP_CYCLES] - (0 if depth is None else cycles[col.DRAIN_CYCLES]))
-
-    def run(
-        self,
-        index: int,
-        block: Int64Array,
-        stripe: int,
-        depths: Sequence[int],
-        sizes: Int64Array,
-        slack_cycles: int = 0,
-        *,
-        staged: bool = False,
-        double: bool = False,
-        staged_ifm: bool = False,
-    ) -> Int64Array:
-        """How an operation runs, int64 [N_PERF]; see `npusim.cost.buffering_kernels`."""
-        from npusim.cost import buffering_kernels as kernels
-
-        perf = np.empty(kernels.N_PERF, np.int64)
-        how = np.array([stripe, slack_cycles, staged, double], np.int64)
-        places = self.places[index].copy()
-        if staged_ifm:
-            places[col.IFM_PLACE] = places[col.BUFFER_PLACE]
-        machine = (*self.arrays, places)
-        n_bytes = np.ascontiguousarray(sizes.sum(axis=1))
-        kernels.performance(
-            *(self.rows[index], block, machine, np.array(depths, np.int64), n_bytes, how, perf)
+        npu, rates, memories, roles = self.machine
+        places, cycles = (
+            np.empty(col.PLACE_COLUMNS, np.int64),
+            np.empty(col.CYCLE_COLUMNS, np.int64),
         )
-        return perf
+        set_places(self.ops[index], roles, places)
+        op_cycles(self.rows[index], block, npu, rates, memories, places, cycles)
+        return int(cycles[col.OP_CYCLES])
 
-    def whole(self, blocks: Int64Array, stripes: Int64Array) -> tuple[list[WeightPlan], Int64Array]:
-        """All operations with their weights in one piece where they are stored.
 
-        Args:
-            blocks: of stripes, int64 [n_ops, BLOCKS_COLUMNS].
-            stripes: their rows, int64 [n_ops].
+def _table(program: Program, npu: NpuConfig, sizes: WeightSizes) -> SliceTable:
+    """The table of a program's weights; with `exact_sizes` it is kept."""
+    own = exact_sizes(program, npu)
+    if sizes is not own:
+        return SliceTable(len(program.ops), sizes)
+    kept = _tables(program)
+    if id(own) not in kept:
+        kept[id(own)] = SliceTable(len(program.ops), own)
+    return kept[id(own)]
 
-        Returns:
-            Plans, and how each stripe runs, int64 [n_ops, N_PERF]; zeros on the CPU.
-        """
-        from npusim.cost import buffering_kernels as kernels
 
-        ops, depths = self.program.ops, self.rows[:, col.OFM_DEPTH].tolist()
-        sizes = [
-            self.slices(index, blocks[index], (0, depth)) for index, depth in enumerate(depths)
-        ]
-        cycles = np.zeros(len(ops), np.int64)
-        runs = np.zeros((len(ops), kernels.N_PERF), np.int64)
-        n_bytes = np.array([one.sum() for one in sizes], np.int64)
-        kernels.whole_runs(
-            *(self.rows, blocks, self.arrays, self.places, stripes, n_bytes, cycles, runs)
-        )
-        runs[[not op.on_npu for op in ops]] = 0
-        plans = []
-        for index, (op, depth) in enumerate(zip(ops, depths, strict=True)):
-            plan = WeightPlan((0, depth), sizes[index], slack_cycles=int(cycles[index]))
-            if not op.on_npu:
-                plan = WeightPlan((0, depth), sizes[index], slack_bytes=0)
-            self._unbuffered[index, blocks[index].tobytes()] = plan
-            plans.append(plan)
-        return plans, runs
-
-    def unbuffered(self, index: int, block: Int64Array) -> WeightPlan:
-        """The plan of an operation that reads its weights where they are stored."""
-        key = index, block.tobytes()
-        if key not in self._unbuffered:
-            depth = int(self.rows[index, col.OFM_DEPTH])
-            if not self.program.ops[index].on_npu:
-                plan = WeightPlan((0, depth), np.zeros((1, 2), np.int64), slack_bytes=0)
-            else:
-                sizes = self.slices(index, block, (0, depth))
-                plan = WeightPlan((0, depth), sizes, slack_cycles=self.cycles(index, block))
-            self._unbuffered[key] = plan
-        return self._unbuffered[key]
+@once_per_object
+def _tables(program: Program) -> dict[int, SliceTable]:
+    return {}

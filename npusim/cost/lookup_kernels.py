@@ -20,7 +20,7 @@ from npusim._jit import leaf_kernel
 from npusim.cost import columns as col
 from npusim.cost.entries_kernels import FREE, HAS_WEIGHTS, TABLE_BYTES, mixed, same
 from npusim.cost.memory_kernels import find_ranges, peak
-from npusim.cost.plans_kernels import (
+from npusim.cost.plan_columns import (
     HALF0,
     HALF1,
     N_SLICES,
@@ -30,11 +30,11 @@ from npusim.cost.plans_kernels import (
     TOTAL_CYCLES,
     WEIGHT_BYTES,
 )
+from npusim.cost.plans_kernels import N_SHARING, READER
 
-READER, N_SHARING, SAME_AS_BEFORE, SAME_WEIGHTS, NEW_SCALES = range(5)
-"""Of links: the first operation that reads the ofm, or -1; operations that read the same weights if
-the neighbour is one of them, else 1; whether the one before is; the last earlier one, or -1;
-whether the scales are not those of that one."""
+SAME_AS_BEFORE, SAME_WEIGHTS, NEW_SCALES = range(2, 5)
+"""Of links: whether the operation before reads the same weights; the last earlier one that does, or
+-1; whether the scales are not those of that one."""
 LINK_COLUMNS = 5
 
 BEFORE, NUMBER, AFTER, SHARING = range(4)

@@ -11,26 +11,38 @@ Source: [VELA] regor 5.2.0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
+from npusim._once import once_per_object
 from npusim.cost import columns as col
 from npusim.cost.arena import Arena, allocate
-from npusim.cost.blocks import find_blocks
-from npusim.cost.buffering import Buffering
+from npusim.cost.buffering import plan_weights
 from npusim.cost.cascades import ArenaFitter, input_rows, primary_input
-from npusim.cost.cycles import OpCycles, op_cycles
+from npusim.cost.cycles import OpCycles, measured
 from npusim.cost.decoder import WeightDecoder
 from npusim.cost.flash import weight_values
-from npusim.cost.forms import UNLIMITED_BYTES, Arrays, Form, WeightPlan, Weights
+from npusim.cost.forms import Form, MachineArrays, Weights
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
 from npusim.cost.memory_table import MemoryTable, memory_table
+from npusim.cost.plan_columns import (
+    FIRST_BYTES,
+    FIRST_DEPTH,
+    HALF0,
+    HALF1,
+    N_SLICES,
+    NEXT_DEPTH,
+    PRE_BUFFERED,
+    SCALE_BYTES,
+    UNLIMITED_BYTES,
+    WEIGHT_BYTES,
+)
 from npusim.cost.program import Program
 from npusim.cost.rows import Int64Array, memory_array, npu_array, program_rows, rate_array
+from npusim.cost.slice_table import slice_depths
 from npusim.cost.staging import BoolArray, Stager, StagingFitter, rolling_maps, table_within
 from npusim.cost.weight_sizes import WeightSizes
 from npusim.hardware import Machine
@@ -131,13 +143,10 @@ class Scheduler:
     ):
         self.program, self.target, self.decoder = program, target, decoder
         self.roles = MemoryRoles.of(target)
-        self.values = weight_values(program)
         self.table: MemoryTable = memory_table(program)
         self.formats, self.rows = program_rows(program)
-        memories = memory_array(self.roles.memories)
-        self.arrays: Arrays = (npu_array(target.npu), rate_array(target.npu), memories)
-        places = self._places(np.zeros(len(program.maps), bool))
-        self.weights = Weights(program, self.rows, places, self.arrays, sizes)
+        self.machine = machine_arrays(target, self.roles)
+        self.weights = Weights(program, self.rows, target.npu, self.machine, sizes)
 
     def run(self, optimise: str = "performance", limit_bytes: int | None = None) -> Schedule:
         """The schedule.
@@ -152,7 +161,7 @@ class Scheduler:
         if self.target.spills:
             return self._run_staged(whole, optimise, limit_bytes)
         form = whole.copy()
-        form.plans = Buffering(self.weights, form).run()
+        form.plans = plan_weights(self.weights, form)
         if optimise == "size" or limit_bytes is not None:
             fitter = ArenaFitter(
                 *(self.program, self.table, self.formats, self.weights, self.form, self.live)
@@ -172,10 +181,7 @@ class Scheduler:
     def form(self, stripes: Int64Array) -> Form:
         """The form in which every operation computes so many rows at a time, unbuffered."""
         rows = np.ascontiguousarray(stripes)
-        blocks = find_blocks(striped_rows(self.rows, rows), self.target.npu)
-        plans, runs = self.weights.whole(blocks, rows)
-        zeros = np.zeros(len(plans), np.int64)
-        return Form(rows.copy(), blocks, plans, zeros, zeros.copy(), runs)
+        return self.weights.form(striped_rows(self.rows, rows), rows)
 
     def live(self, form: Form, staged: BoolArray | None = None) -> LiveRanges:
         """Live ranges of the memory that has a limit: the arena, or the staging memory.
@@ -198,6 +204,8 @@ class Scheduler:
             form: of the program.
             staged: which maps are in the staging memory, [n_maps], where they live elsewhere.
         """
+        from npusim.cost.plans_kernels import all_busy_cycles
+
         nowhere = np.zeros(len(self.program.maps), bool)
         ranges = self.live(form, staged)
         spilled = ranges.emptied()
@@ -205,20 +213,17 @@ class Scheduler:
             spilled = self._spilled(form, nowhere if staged is None else ~staged)
         places = self._places(nowhere if staged is None else staged)
         rows, cycles = self._measure(form, places)
-        npu = cycles.cycles[:, col.OP_CYCLES].copy()
-        for index, (op, plan) in enumerate(zip(self.program.ops, form.plans, strict=True)):
-            if op.table_bytes or plan.buffering != "none":
-                npu[index] = self._npu_cycles(index, form.plans, int(npu[index]))
+        busy, runs = np.empty(len(rows), np.int64), cycles.cycles[:, col.OP_CYCLES].copy()
+        all_busy_cycles(self.weights.ops, form.plans, runs, self.machine, busy)
         slowest = cycles.memory_cycles[:, :, col.MEMORY_CYCLES].max(axis=1, initial=0)
-        on_npu = np.array([op.on_npu for op in self.program.ops], bool)
-        total = np.where(on_npu, np.maximum(npu, slowest), 0)
+        total = np.where(rows[:, col.UNIT] == col.CPU, 0, np.maximum(busy, slowest))
         return Schedule(
             *(self.program, self.target, self.roles, rows, places, form),
             ranges,
             allocate(ranges),
             spilled,
             allocate(spilled),
-            *(cycles, npu, total, "compiler" if self.decoder is None else self.decoder.name),
+            *(cycles, busy, total, "compiler" if self.decoder is None else self.decoder.name),
         )
 
     def _spilled(self, form: Form, outside: BoolArray) -> LiveRanges:
@@ -230,18 +235,11 @@ class Scheduler:
 
     def _places(self, staged: BoolArray) -> Int64Array:
         """Which memory each operation's maps, weights, buffer and scratch map are in."""
-        roles = self.roles
-        maps = np.array(
-            [
-                roles.constants if map_.is_constant else roles.feature_maps
-                for map_ in self.program.maps
-            ],
-            np.int64,
-        )
+        roles, operands = self.roles, _operand_maps(self.program)
+        maps = np.where(_constant_maps(self.program), roles.constants, roles.feature_maps)
         maps[staged] = roles.staging
-        operands = [(op.ifm.map, (op.ifm2 or op.ifm).map, op.ofm.map) for op in self.program.ops]
         places = np.empty((len(operands), col.PLACE_COLUMNS), np.int64)
-        places[:, : col.CONSTANT_PLACE] = maps[np.array(operands, np.int64).reshape(-1, 3)]
+        places[:, : col.CONSTANT_PLACE] = maps[operands]
         places[:, col.CONSTANT_PLACE] = roles.constants
         places[:, col.BUFFER_PLACE] = roles.staging
         places[:, col.SCRATCH_PLACE] = roles.feature_maps
@@ -250,83 +248,83 @@ class Scheduler:
     def _memory_schedule(self, form: Form) -> MemorySchedule:
         plans = form.plans
         return MemorySchedule(
-            np.array([plan.buffer_bytes for plan in plans], np.int64).reshape(-1, 2),
-            np.array([plan.pre_buffered for plan in plans], np.int64),
-            np.array([len(plan.depths) - 1 for plan in plans], np.int64),
+            *(plans[:, HALF0 : HALF1 + 1], plans[:, PRE_BUFFERED], plans[:, N_SLICES]),
             self._buffer_owners(plans),
             form.cascade,
             form.rolling_bytes,
-            np.array([primary_input(self.program, op) for op in self.program.ops], np.int64),
+            _primary_inputs(self.program),
         )
 
-    def _buffer_owners(self, plans: Sequence[WeightPlan]) -> Int64Array:
+    def _buffer_owners(self, plans: Int64Array) -> Int64Array:
         """Whose buffer each operation uses: neighbours with the same weights in one piece share."""
         owners = np.arange(len(plans))
-        on_npu = [index for index, op in enumerate(self.program.ops) if op.on_npu]
-        for before, index in pairwise(on_npu):
-            if self.values[before] == self.values[index] and self._share(before, index, plans):
+        for before, index in _same_neighbours(self.program):
+            one_piece = plans[before, N_SLICES] == plans[index, N_SLICES] == 1
+            buffers = plans[[before, index], HALF0 : HALF1 + 1]
+            if one_piece and buffers[1].any() and (buffers[0] == buffers[1]).all():
                 owners[index] = owners[before]
         return owners
 
-    def _share(self, before: int, index: int, plans: Sequence[WeightPlan]) -> bool:
-        first, second = self.program.ops[before], self.program.ops[index]
-        if first.weights is None or second.weights is None or not any(plans[index].buffer_bytes):
-            return False
-        same = first.depth_offset == second.depth_offset
-        whole = plans[before].depths == plans[index].depths and len(plans[index].depths) == 2
-        return same and whole and plans[before].buffer_bytes == plans[index].buffer_bytes
-
     def _measure(self, form: Form, places: Int64Array) -> tuple[Int64Array, OpCycles]:
         """Rows with bytes and decoding of weights, and the cycles of operations on their own."""
-        rows, places = self.rows.copy(), places.copy()
-        copied = np.zeros(len(form.plans), np.int64)
-        for index, plan in enumerate(form.plans):
-            if self.program.ops[index].weights is None:
-                places[index, col.BUFFER_PLACE] = -1
-                continue
-            rows[index, [col.WEIGHT_BYTES, col.SCALE_BYTES]] = plan.n_bytes.sum(axis=0)
-            if self.decoder is not None:
-                bits, depth = rows[index, col.IFM_BITS], form.blocks[index, col.OFM_BLOCK_DEPTH]
-                rows[index, col.DECODE_CYCLES] = self.decoder.cycles(
-                    self.program.ops[index], int(bits), int(depth), plan.depths
-                )
-            if plan.buffering == "none":
-                places[index, col.BUFFER_PLACE] = -1
-                continue
-            hidden = plan.first_bytes if plan.pre_buffered else 0
-            copied[index] = max(int(plan.n_bytes[:, 0].sum()) - hidden, 0)
-        npu = self.target.npu
+        rows, plans, npu = self.rows.copy(), form.plans, self.target.npu
+        rows[:, [col.WEIGHT_BYTES, col.SCALE_BYTES]] = plans[:, [WEIGHT_BYTES, SCALE_BYTES]]
+        buffered = plans[:, HALF0] > 0
+        places[~buffered, col.BUFFER_PLACE] = -1
+        hidden = np.where(plans[:, PRE_BUFFERED], plans[:, FIRST_BYTES], 0)
+        copied = np.where(buffered, np.maximum(plans[:, WEIGHT_BYTES] - hidden, 0), 0)
         if self.decoder is not None:  # whose pace replaces the one that is the same for all weights
             npu = npu.replace(weight_decoder_weights_per_cycle=_NO_LIMIT)
-        measured = op_cycles(rows, form.blocks, npu, self.roles.memories, places, dma_bytes=copied)
-        return rows, measured
+            for index, op in enumerate(self.program.ops):
+                if op.weights is not None:
+                    bits, depth = rows[index, col.IFM_BITS], form.blocks[index, col.OFM_BLOCK_DEPTH]
+                    rows[index, col.DECODE_CYCLES] = self.decoder.cycles(
+                        op, int(bits), int(depth), plan_depths(plans[index], rows[index])
+                    )
+        arrays = npu_array(npu), *self.machine[1:3]
+        return rows, measured(rows, form.blocks, arrays, places, copied)
 
-    def _npu_cycles(self, index: int, plans: Sequence[WeightPlan], run_cycles: int) -> int:
-        """Cycles of an operation with the transfers of weights and table that it waits for."""
-        from npusim.cost.cycles_kernels import copy_cycles
 
-        op, plan = self.program.ops[index], plans[index]
-        # a table that another operation applies to its ofm is not counted, as in the compiler
-        table = self._table_cycles(op.table_bytes) if op.kind == "activation" else 0
-        slack = plans[index - 1].slack_cycles if index else 0
-        if plan.buffering == "none":
-            return run_cycles + max(table - slack, 0)
-        first = copy_cycles(
-            plan.first_bytes, self.roles.constants, self.roles.staging, self.arrays[2]
-        )
-        all_copied = plan.transfer_cycles - slack + plan.slack_cycles
-        waiting = run_cycles + max(int(first) - slack, 0)
-        return max(all_copied, waiting) + table
+def machine_arrays(target: Machine, roles: MemoryRoles) -> MachineArrays:
+    """A machine as kernels take it."""
+    places = np.array([roles.feature_maps, roles.constants, roles.staging], np.int64)
+    return npu_array(target.npu), rate_array(target.npu), memory_array(roles.memories), places
 
-    def _table_cycles(self, n_bytes: int) -> int:
-        """Cycles to copy a look-up table to the NPU's own memory, which takes a byte a cycle."""
-        if not n_bytes:
-            return 0
-        from npusim.cost.cycles_kernels import transfer_cycles
 
-        stored = self.roles.constants
-        read = int(transfer_cycles(n_bytes, stored, self.arrays[2]))
-        return max(read + self.roles.memories[stored].read_latency_cycles, n_bytes)
+def plan_depths(plan: Int64Array, row: Int64Array) -> tuple[int, ...]:
+    """Where the weights of an operation are cut, from its plan and its row."""
+    return slice_depths(int(plan[FIRST_DEPTH]), int(plan[NEXT_DEPTH]), int(row[col.OFM_DEPTH]))
+
+
+@once_per_object
+def _constant_maps(program: Program) -> BoolArray:
+    return np.array([one.is_constant for one in program.maps], bool)
+
+
+@once_per_object
+def _operand_maps(program: Program) -> Int64Array:
+    """Maps of ifm, ifm2 and ofm, int64 [n_ops, 3]."""
+    operands = [(op.ifm.map, (op.ifm2 or op.ifm).map, op.ofm.map) for op in program.ops]
+    return np.array(operands, np.int64).reshape(-1, 3)
+
+
+@once_per_object
+def _primary_inputs(program: Program) -> Int64Array:
+    return np.array([primary_input(program, op) for op in program.ops], np.int64)
+
+
+@once_per_object
+def _same_neighbours(program: Program) -> list[tuple[int, int]]:
+    """Operations of the NPU, one after the other, that read the same weights."""
+    values = weight_values(program)
+    on_npu = [index for index, op in enumerate(program.ops) if op.on_npu]
+    return [
+        (before, index)
+        for before, index in pairwise(on_npu)
+        if program.ops[index].weights is not None
+        and values[before] == values[index]
+        and program.ops[before].depth_offset == program.ops[index].depth_offset
+    ]
 
 
 def striped_rows(rows: Int64Array, stripes: Int64Array) -> Int64Array:

@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from npusim.cost import columns as col
 from npusim.cost.cascades import ArenaFitter, Cascade, Demand, primary_ifm
-from npusim.cost.forms import UNLIMITED_BYTES, Form, Weights
+from npusim.cost.forms import Form, Weights
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
 from npusim.cost.memory_table import IS_ELSEWHERE, MemoryTable
+from npusim.cost.plan_columns import UNLIMITED_BYTES
 from npusim.cost.program import Program
 from npusim.cost.rows import Int64Array
 
@@ -76,7 +77,7 @@ class StagingFitter(ArenaFitter):
         self, first: int, end: int, form: Form, demand: Demand, peak: int
     ) -> Cascade | None:
         """The cascade up to an operation that fits whole, or as far as the buffers fit."""
-        n_bytes = sum(form.plans[first].buffer_bytes)
+        n_bytes = int(form.buffer_bytes[first])
         best: Cascade | None = None
         rolling: dict[int, int] = {}
         index = first
@@ -243,7 +244,7 @@ class Stager:
             if not reads and not inside[op.ofm.map]:
                 continue
             row, block = self.weights.rows[index], form.blocks[index]
-            element_access(row, block, self.weights.arrays[0], elements)
+            element_access(row, block, self.weights.machine[0], elements)
             for map_ in reads:
                 total += int(elements[col.IFM_READ if map_ == op.ifm.map else col.IFM2_READ])
             if inside[op.ofm.map]:

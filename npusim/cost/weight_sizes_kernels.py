@@ -6,6 +6,10 @@ a weight in bits, negative for weights that the compiler makes, and part of the 
 zero. law has the constants of `npusim.weights.expected`: f64 [1 + n, 1 + m] with knots of padding
 in the first column, of entropy in the first row, and bits beside the entropy in between; f64 [3]:
 bits of every stream, for every different value in it, and of a coded value that the compiler makes.
+
+A table of slices (heads i64 [n_ops], lines i64 [n, LINE_COLUMNS], sizes i64 [m, 2]) has the bytes
+of weights that are known: of streams, and of biases and scales, slice by slice. heads is the first
+line of each operation, -1 if it has none.
 """
 
 from __future__ import annotations
@@ -22,6 +26,11 @@ _CHANNEL_BYTES = 10
 _ALIGN_BYTES = 16
 _ENTROPY, _ZEROS = 0, 1
 _STREAM_BITS, _VALUE_BITS, _MADE_BITS = 0, 1, 2
+
+BLOCK_DEPTH, FIRST, NEXT, AT, COUNT, NEXT_LINE = range(6)
+LINE_COLUMNS = 6
+"""Depth of the ofm block; channels of the first slice and of the next ones; where their sizes
+begin, and how many they are; the operation's next line, or -1."""
 
 
 @leaf_kernel
@@ -118,3 +127,17 @@ def slice_bytes(row: Any, npu: Any, depth: Any, statistics: Any, law: Any) -> An
         streams += stream_bytes(real_weights(row, own), n_coded, statistics, law)
         scales += padded(own * _CHANNEL_BYTES, _ALIGN_BYTES)
     return streams, scales
+
+
+@leaf_kernel
+def find_slices(op: Any, block_depth: Any, first: Any, step: Any, table: Any) -> Any:
+    """Where the sizes of an operation's slices begin, and how many they are; 0 if not known. All
+    i64; first and step: channels of the first slice and of the next ones."""
+    heads, lines, _ = table
+    at = heads[op]
+    while at >= 0:
+        line = lines[at]
+        if line[BLOCK_DEPTH] == block_depth and line[FIRST] == first and line[NEXT] == step:
+            return line[AT], line[COUNT]
+        at = line[NEXT_LINE]
+    return 0, 0

@@ -18,6 +18,7 @@ from npusim.cost import buffering_kernels as kernels
 from npusim.cost import columns as col
 from npusim.cost import reference_buffering as twin
 from npusim.cost.blocks import find_blocks
+from npusim.cost.estimate import cost_of
 from npusim.cost.lowering import program
 from npusim.cost.rows import memory_array, npu_array, rate_array, table
 from npusim.cost.schedule import Schedule, Scheduler
@@ -158,11 +159,10 @@ class Choice:
 
 
 def choices(schedule: Schedule) -> list[Choice]:
-    pairs = zip(schedule.program.ops, schedule.form.plans, strict=True)
     return [
-        Choice("|".join(map(str, plan.depths)), plan.buffering, plan.pre_buffered)
-        for op, plan in pairs
-        if op.weights is not None
+        Choice("|".join(map(str, op.depth_slices)), op.buffering, op.pre_buffered)
+        for op, lowered in zip(cost_of(schedule).ops, schedule.program.ops, strict=True)
+        if lowered.weights is not None
     ]
 
 
