@@ -23,7 +23,7 @@ from npusim.cost.memory_table import Int64Array
 
 _SEED: Final = 5489
 """The Mersenne Twister's standard one."""
-_N_DRAWS: Final = (1 << 10, 1 << 15, 1 << 19)
+_N_DRAWS: Final = (1 << 15, 1 << 19)
 """How many random numbers to try with; the last suffice for the longest search."""
 
 
@@ -69,7 +69,7 @@ def allocate(ranges: LiveRanges) -> Arena:
     near, place = np.empty((n, n + 1), np.int64), np.empty((4, n), np.int64)
     kernels.meet(table, np.argsort(ranges.start, kind="stable"), near)
     order = first_order(ranges)
-    first = kernels.put_all(order, np.iinfo(np.int64).max, table, near, place)
+    first = kernels.put_all(order, 0, np.iinfo(np.int64).max, table, near, place)
     size = first
     work = np.empty((10, n), np.int64)
     for n_draws in _N_DRAWS:
@@ -85,14 +85,10 @@ def allocate(ranges: LiveRanges) -> Arena:
 
 def first_order(ranges: LiveRanges) -> Int64Array:
     """Ranges in the order in which they are placed at first, int64 [n_ranges]."""
-    usage, numbers = ranges.usage_bytes, np.arange(len(ranges.start))
-    fullest = np.array(
-        [
-            usage[first : last + 1].max()
-            for first, last in zip(ranges.start, ranges.end, strict=True)
-        ],
-        np.int64,
-    )
+    from npusim.cost.arena_kernels import find_fullest
+
+    numbers, fullest = np.arange(len(ranges.start)), np.empty_like(ranges.start)
+    find_fullest(ranges.usage_bytes, ranges.start, ranges.end, fullest)
     long = ranges.end - ranges.start
     return np.lexsort((numbers, -ranges.n_bytes, ranges.start, -long, -fullest))
 

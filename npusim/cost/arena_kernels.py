@@ -45,6 +45,16 @@ def meet(ranges: Any, by_start: Any, near: Any) -> Any:
 
 
 @leaf_kernel
+def find_fullest(usage: Any, start: Any, end: Any, fullest: Any) -> Any:
+    """Write the most bytes in use, usage i64 [n_steps], while each range is: all i64 [n]."""
+    for i in range(start.size):
+        most = 0
+        for time in range(start[i], end[i] + 1):
+            most = max(most, usage[time])
+        fullest[i] = most
+
+
+@leaf_kernel
 def put(i: Any, turn: Any, ranges: Any, near: Any, place: Any) -> Any:
     """Place range i at the lowest address where it overlaps none that is near; return its end."""
     address, support = 0, -1
@@ -65,11 +75,17 @@ def put(i: Any, turn: Any, ranges: Any, near: Any, place: Any) -> Any:
 
 
 @leaf_kernel
-def put_all(order: Any, most: Any, ranges: Any, near: Any, place: Any) -> Any:
-    """Place ranges in order until they need more than `most` bytes; return the bytes needed."""
-    place[_ADDRESS, :] = -1
+def put_all(order: Any, since: Any, most: Any, ranges: Any, near: Any, place: Any) -> Any:
+    """Place ranges in order until they need more than `most` bytes; return the bytes needed.
+
+    Those whose turn is before `since` are in their place already.
+    """
     size = 0
-    for turn in range(order.size):
+    for turn in range(since):
+        size = max(size, place[_END, order[turn]])
+    for turn in range(since, order.size):
+        place[_ADDRESS, order[turn]] = -1
+    for turn in range(since, order.size):
         size = max(size, put(order[turn], turn, ranges, near, place))
         if size > most:
             break
@@ -124,17 +140,19 @@ def add_reachable(top: Any, near: Any, place: Any, marks: Any, turns: Any, queue
 
 @leaf_kernel
 def swap(order: Any, first: Any, second: Any, turns: Any, count: Any) -> Any:
-    """Exchange two turns; equal ones mean the first and the last of turns."""
+    """Exchange two turns; equal ones mean the first and the last of turns. Return the earlier."""
     if first == second:
         second = turns[count - 1]
     order[first], order[second] = order[second], order[first]
+    return min(first, second)
 
 
 @leaf_kernel
 def reorder(
     stuck: Any, ranges: Any, near: Any, place: Any, order: Any, work: Any, draws: Any
 ) -> Any:
-    """Let two ranges that keep the highest one up take each other's turn; return draws used.
+    """Let two ranges that keep the highest one up take each other's turn; return the draws used,
+    and the first turn that has another range.
 
     Those that keep it up are it, those near it, and all they lie on. If `stuck`, two more of all
     that it has to do with are exchanged. work i64 [5, n]; draws u32, at least 5.
@@ -160,12 +178,12 @@ def reorder(
         first = outside[draws[1] % n_outside]
     else:
         first = turns[draws[1] % count]
-    swap(order, first, turns[draws[2] % count], turns, count)
+    since = swap(order, first, turns[draws[2] % count], turns, count)
     if not stuck:
-        return 3
+        return 3, since
     count = add_reachable(top, near, place, marks, turns, work[3:5])
-    swap(order, turns[draws[3] % count], turns[draws[4] % count], turns, count)
-    return 5
+    again = swap(order, turns[draws[3] % count], turns[draws[4] % count], turns, count)
+    return 5, min(since, again)
 
 
 @leaf_kernel
@@ -194,8 +212,9 @@ def search(
         if used + _DRAWS_OF_ROUND > draws.size:
             return NO_DRAWS_LEFT
         stuck = number - last_gain > _ROUNDS_STUCK
-        used += reorder(stuck, ranges, near, place, order, work, draws[used:])
-        size = put_all(order, best, ranges, near, place)
+        n_draws, since = reorder(stuck, ranges, near, place, order, work, draws[used:])
+        used += n_draws
+        size = put_all(order, since, best, ranges, near, place)
         if size <= best:
             if size < best:
                 last_gain = number

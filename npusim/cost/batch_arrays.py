@@ -12,13 +12,7 @@ import numpy.typing as npt
 
 from npusim._once import once_per_object
 from npusim.cost import columns as col
-from npusim.cost.flash import (
-    EncodedWeights,
-    flash_bytes,
-    flash_items,
-    scales_of,
-    weight_values,
-)
+from npusim.cost.flash import other_bytes, scales_of, weight_values
 from npusim.cost.memory_table import MemoryTable, memory_table
 from npusim.cost.program import NpuOp, Program
 from npusim.cost.rows import program_rows
@@ -139,15 +133,6 @@ def op_links(program: Program) -> Int64Array:
     for index, op in enumerate(program.ops):
         links[index, READER] = readers.get(op.ofm.map, -1)
     return links
-
-
-@once_per_object
-def other_bytes(program: Program) -> int:
-    """Bytes in flash that no weights take."""
-    nothing = EncodedWeights(0, (0, 1), 1)
-    encoded = [None if op.weights is None else nothing for op in program.ops]
-    items = flash_items(program, encoded)
-    return flash_bytes([item for item in items if item.kind in ("table", "constant")])
 
 
 def joined(tables: Sequence[MemoryTable]) -> MemoryTable:

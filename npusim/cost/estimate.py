@@ -11,7 +11,7 @@ compiler prints, which is an estimate itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -23,15 +23,15 @@ from npusim._arguments import choice, integer
 from npusim._once import once_per_object
 from npusim.cost import columns as col
 from npusim.cost.arena import Arena
-from npusim.cost.blocks import BlockConfig
 from npusim.cost.decoder import ChunkDecoder, WeightDecoder
-from npusim.cost.flash import EncodedWeights, flash_bytes, flash_items, last_readers
+from npusim.cost.flash import last_readers, other_bytes, weights_bytes
 from npusim.cost.liveness import LiveRanges
 from npusim.cost.lowering import program as lower
-from npusim.cost.plan_columns import HALF0, HALF1, PRE_BUFFERED, SCALE_BYTES, WEIGHT_BYTES
+from npusim.cost.op_costs import op_costs, source_kind
+from npusim.cost.plan_columns import FIRST_DEPTH, NEXT_DEPTH, SCALE_BYTES, WEIGHT_BYTES
 from npusim.cost.program import NpuOp, Program
-from npusim.cost.result import Cost, Lazy, MapMemory, OpCost, Traffic, memory_role
-from npusim.cost.schedule import Schedule, Scheduler, plan_depths
+from npusim.cost.result import Cost, Lazy, MapMemory
+from npusim.cost.schedule import Schedule, Scheduler
 from npusim.cost.scheme_weights import SchemeWeights
 from npusim.cost.weight_sizes import WeightSizes, exact_sizes
 from npusim.errors import ConfigError
@@ -59,9 +59,6 @@ OPTIMISATIONS: Final = ("performance", "size")
 DECODERS: Final = ("compiler", "stream")
 """How fast weights are decoded: as Arm's compiler assumes, or as their streams let them be. By the
 decoder of a scheme is a third way, called "scheme" in a `Cost`."""
-
-BUFFERINGS: Final = ("none", "single", "double")
-"""How many buffers weights are copied to, in turn."""
 
 _CYCLES_MAX: Final = 1 << 62
 
@@ -194,7 +191,7 @@ def cost_of(
         system_config=target.system.name,
         memory_mode=target.mode.name,
         clock_hz=target.clock_hz,
-        ops=Lazy(len(program.ops), partial(_op_costs, schedule, on_cpu)),
+        ops=Lazy(len(program.ops), partial(op_costs, schedule, on_cpu)),
         total_cycles=int(schedule.total_cycles.sum()) + sum(on_cpu.values()),
         npu_cycles=int(np.delete(schedule.npu_cycles, list(on_cpu)).sum()),
         macs=_macs(program),
@@ -212,146 +209,26 @@ def cost_of(
     )
 
 
-def _bytes_in_use(schedule: Schedule) -> list[int]:
-    """What is in the arena while each operation runs."""
-    usage, times = schedule.ranges.usage_bytes, schedule.ranges.op_time
-    in_use: list[int] = (usage[times] if usage.size else np.zeros_like(times)).tolist()
-    return in_use
-
-
 @once_per_object
 def _macs(program: Program) -> int:
     return sum(op.macs for op in program.ops)
-
-
-def _op_costs(schedule: Schedule, on_cpu: Mapping[int, int]) -> Iterator[OpCost]:
-    """Operation by operation; on_cpu: cycles of those that the CPU executes, by index."""
-    for index, n_bytes in enumerate(_bytes_in_use(schedule)):
-        yield _op_cost(schedule, index, on_cpu.get(index, 0), n_bytes)
-
-
-def _op_cost(schedule: Schedule, index: int, cpu_cycles: int, sram_bytes: int) -> OpCost:
-    op, plan = schedule.program.ops[index], schedule.form.plans[index]
-    cycles, block = schedule.cycles.cycles[index], schedule.form.blocks[index, : col.BLOCK_COLUMNS]
-    return OpCost(
-        name=op.name,
-        op=op.kind,
-        source=op.name if op.source is None else op.source.name,
-        cycles=int(schedule.total_cycles[index]) if op.on_npu else cpu_cycles,
-        npu_cycles=int(schedule.npu_cycles[index]) if op.on_npu else 0,
-        macs=op.macs,
-        bound=_bound(schedule, index),
-        mac_cycles=int(cycles[col.MAC_CYCLES]),
-        output_cycles=int(cycles[col.OUTPUT_CYCLES]),
-        issue_cycles=int(cycles[col.ISSUE_CYCLES]),
-        compute_cycles=int(cycles[col.OP_CYCLES]),
-        decode_cycles=schedule.decode_cycles(index),
-        block=BlockConfig(*block.tolist()) if block.all() else None,
-        traversal="" if op.weights is None else op.weights.traversal,
-        traffic=_traffic(schedule, index) if op.on_npu else {},
-        ofm_shape=op.ofm.part[1:],
-        ifm_bits=schedule.program.maps[op.ifm.map].bits,
-        weights_encoded_bytes=int(plan[WEIGHT_BYTES]),
-        scale_bytes=int(plan[SCALE_BYTES]),
-        depth_slices=plan_depths(plan, schedule.rows[index]),
-        buffering=BUFFERINGS[int(plan[HALF0] > 0) + int(plan[HALF1] > 0)],
-        pre_buffered=bool(plan[PRE_BUFFERED]),
-        weight_buffer_bytes=int(plan[HALF0] + plan[HALF1]),
-        sram_bytes=sram_bytes,
-        cascade=int(schedule.form.cascade[index]),
-        stripe_height=int(schedule.form.stripes[index]),
-        obstacle=op.obstacle,
-        source_op=_source_kind(op),
-    )
 
 
 def _cpu_cost(op: NpuOp, cpu_cycles: CpuCycles | None) -> int:
     """What the user says an operation of the CPU takes; 0 where nothing is said."""
     if cpu_cycles is None:
         return 0
-    kind = _source_kind(op)
+    kind = source_kind(op)
     told = cpu_cycles.get(kind, 0) if isinstance(cpu_cycles, Mapping) else cpu_cycles(op)
     return integer(f"cpu_cycles of {op.name!r}", told, 0, _CYCLES_MAX)
 
 
-def _source_kind(op: NpuOp) -> str:
-    return op.kind if op.source is None else op.source.kind
-
-
-def _bound(schedule: Schedule, index: int) -> str:
-    """What an operation waits for, one of `npusim.cost.result.BOUNDS`."""
-    op, cycles = schedule.program.ops[index], schedule.cycles.cycles[index]
-    if not op.on_npu:
-        return "cpu"
-    memory_cycles = schedule.cycles.memory_cycles[index, :, col.MEMORY_CYCLES]
-    total, npu = int(schedule.total_cycles[index]), int(schedule.npu_cycles[index])
-    if total == 0:
-        return "none"
-    if npu < total:
-        return memory_role(schedule.roles.memories[int(memory_cycles.argmax())].name)
-    if npu > 2 * int(cycles[col.OP_CYCLES]):
-        return "weight_dma"
-    if schedule.decode_cycles(index) >= cycles[col.OP_CYCLES]:
-        return "decode"
-    if op.unit == "elementwise":
-        return "issue" if cycles[col.ISSUE_CYCLES] > cycles[col.OUTPUT_CYCLES] else "output"
-    extents, block = op.ofm.part[1:], schedule.form.blocks[index, : col.IFM_BLOCK_HEIGHT]
-    n_blocks = float(np.prod([max(e / b, 1.0) for e, b in zip(extents, block, strict=True)]))
-    paces = {
-        "mac": float(cycles[col.MAC_CYCLES]),
-        "output": float(cycles[col.OUTPUT_CYCLES]),
-        "issue": float(cycles[col.ISSUE_CYCLES]) * n_blocks,
-    }
-    return max(paces, key=lambda name: paces[name])
-
-
-def _traffic(schedule: Schedule, index: int) -> dict[str, Traffic]:
-    """Bytes moved from and to each memory."""
-    op, plan, roles = schedule.program.ops[index], schedule.form.plans[index], schedule.roles
-    moved = schedule.cycles.moved_bytes[index]
-    n = len(roles.memories)
-    read: list[dict[str, int]] = [{} for _ in range(n)]
-    written: list[dict[str, int]] = [{} for _ in range(n)]
-
-    def add(to: list[dict[str, int]], memory: int, what: str, n_bytes: int) -> None:
-        if n_bytes:
-            to[memory][what] = to[memory].get(what, 0) + n_bytes
-
-    for to, place, column in (
-        (read, col.IFM_PLACE, col.IFM_READ),
-        (read, col.IFM2_PLACE, col.IFM2_READ),
-        (written, col.OFM_PLACE, col.OFM_WRITTEN),
-        (read, col.SCRATCH_PLACE, col.SCRATCH_READ),
-        (written, col.SCRATCH_PLACE, col.SCRATCH_WRITTEN),
-    ):
-        add(to, int(schedule.places[index, place]), "feature_maps", int(moved[column]))
-    source = roles.constants
-    if plan[HALF0]:
-        source = roles.staging
-        copied = int(plan[WEIGHT_BYTES] + plan[SCALE_BYTES])
-        add(read, roles.constants, "weights", copied)
-        add(written, roles.staging, "weights", copied)
-    add(read, source, "weights", int(moved[col.WEIGHTS_READ]))
-    add(read, source, "scales", int(moved[col.SCALES_READ]))
-    add(read, roles.constants, "tables", op.table_bytes)
-    memory_cycles = schedule.cycles.memory_cycles[index, :, col.MEMORY_CYCLES].tolist()
-    return {
-        memory_role(memory.name): Traffic(read[i], written[i], memory_cycles[i])
-        for i, memory in enumerate(roles.memories)
-    }
-
-
 def _flash_bytes(schedule: Schedule) -> int:
-    plans, depths = schedule.form.plans, schedule.form.blocks[:, col.OFM_BLOCK_DEPTH].tolist()
-    encoded = [
-        None
-        if op.weights is None
-        else EncodedWeights(int(plan[WEIGHT_BYTES]), plan_depths(plan, row), depth)
-        for op, plan, row, depth in zip(
-            schedule.program.ops, plans, schedule.rows, depths, strict=True
-        )
-    ]
-    return flash_bytes(flash_items(schedule.program, encoded, schedule.target.npu.n_cores))
+    program, plans = schedule.program, schedule.form.plans
+    sizes = plans[:, [WEIGHT_BYTES, SCALE_BYTES]]
+    depths = schedule.form.blocks[:, [col.OFM_BLOCK_DEPTH]]
+    cuts = np.concatenate([plans[:, [FIRST_DEPTH, NEXT_DEPTH]], depths], axis=1)
+    return other_bytes(program) + weights_bytes(program, sizes, cuts)
 
 
 def _stretches(program: Program, ranges: LiveRanges, arena: Arena) -> Sequence[MapMemory]:

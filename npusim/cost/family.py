@@ -22,7 +22,8 @@ import numpy.typing as npt
 from npusim._arguments import integer_array
 from npusim.cost import columns as col
 from npusim.cost.batch import Batch
-from npusim.cost.batch_arrays import op_columns, op_links, other_bytes
+from npusim.cost.batch_arrays import op_columns, op_links
+from npusim.cost.flash import other_bytes
 from npusim.cost.formats import map_formats
 from npusim.cost.lowering import program as lower
 from npusim.cost.memory_table import (

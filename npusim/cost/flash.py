@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from npusim._arguments import integer
 from npusim._once import once_per_object
@@ -26,6 +27,8 @@ from npusim.npu import N_CORES_MAX
 from npusim.tensor import Tensor
 from npusim.weights.format import STREAM_ALIGN_BYTES
 from npusim.weights.scales import scale_bytes
+
+Int64Array = npt.NDArray[np.int64]
 
 FLASH_KINDS: Final = ("weights", "scales", "table", "constant")
 """Weights are counted with the biases and scales before them; "scales" are further ones."""
@@ -186,10 +189,63 @@ def weight_values(program: Program) -> list[Hashable]:
 
 
 @once_per_object
+def other_bytes(program: Program) -> int:
+    """Bytes in flash that no weights take."""
+    nothing = EncodedWeights(0, (0, 1), 1)
+    encoded = [None if op.weights is None else nothing for op in program.ops]
+    items = flash_items(program, encoded)
+    return flash_bytes([item for item in items if item.kind in ("table", "constant")])
+
+
+@once_per_object
 def last_readers(program: Program) -> list[int]:
     """The last operation of all that read the same weights, for all weights."""
     last = {values: index for index, values in enumerate(weight_values(program))}
     return [index for values, index in last.items() if values is not None]
+
+
+def weights_bytes(program: Program, sizes: Int64Array, cuts: Int64Array) -> int:
+    """What the weights of a program take in flash, further scales included, as `flash_items` says.
+
+    Args:
+        program: what is executed.
+        sizes: of the streams and of the biases and scales of each operation, int64 [n_ops, 2].
+        cuts: equal for operations whose weights are cut and coded in the same blocks, [n_ops, n].
+    """
+    total = int(sizes.sum())
+    first: dict[tuple[int, ...], int] = {}
+    blocks: set[tuple[int, ...]] = set()
+    for index, values, scales, bias in _repeated(program):
+        key = values, *cuts[index].tolist()
+        if key not in first:
+            first[key] = scales
+            continue
+        n_stream_bytes, n_scale_bytes = sizes[index].tolist()
+        total -= n_stream_bytes
+        if scales == first[key] or (*key, scales, bias) in blocks:
+            total -= n_scale_bytes
+        else:
+            blocks.add((*key, scales, bias))
+    return total
+
+
+@once_per_object
+def _repeated(program: Program) -> list[tuple[int, int, int, int]]:
+    """Operations whose weights others read too, and numbers that stand for these, for what their
+    scales are made from, and for their bias."""
+    values = weight_values(program)
+    n_readers = Counter(values)
+    numbers: dict[Hashable, int] = {}
+
+    def number(thing: Hashable) -> int:
+        return numbers.setdefault(thing, len(numbers))
+
+    made_from = _all_scales(program)
+    return [
+        (index, number(values[index]), number(made_from[index]), number(_bias(op)))
+        for index, op in enumerate(program.ops)
+        if op.weights is not None and n_readers[values[index]] > 1
+    ]
 
 
 def _same_values(first: Tensor | None, second: Tensor | None) -> bool:

@@ -37,6 +37,21 @@ def neighbours(i: int, ranges: Sequence[Range]) -> list[int]:
     return sorted(others, key=lambda j: (max(ranges[i][0], ranges[j][0]), j))
 
 
+def first_order(ranges: Sequence[Range]) -> list[int]:
+    """Ranges in the order in which they are placed at first: those of the fullest time, then long,
+    early, large ones."""
+
+    def in_use(time: int) -> int:
+        return sum(n for start, end, n in ranges if start <= time <= end)
+
+    def key(i: int) -> tuple[int, ...]:
+        start, end, n_bytes = ranges[i]
+        fullest = max(in_use(time) for time in range(start, end + 1))
+        return -fullest, start - end, start, -n_bytes, i
+
+    return sorted(range(len(ranges)), key=key)
+
+
 def lowest_place(i: int, turn: int, ranges: Sequence[Range], placement: Placement) -> Placed:
     """The lowest place where range i overlaps no other."""
     near = [placement[j] for j in neighbours(i, ranges) if j in placement]

@@ -11,6 +11,7 @@ Source: [VELA] regor 5.2.0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
@@ -291,7 +292,9 @@ def machine_arrays(target: Machine, roles: MemoryRoles) -> MachineArrays:
     return npu_array(target.npu), rate_array(target.npu), memory_array(roles.memories), places
 
 
-def plan_depths(plan: Int64Array, row: Int64Array) -> tuple[int, ...]:
+def plan_depths(
+    plan: Sequence[int] | Int64Array, row: Sequence[int] | Int64Array
+) -> tuple[int, ...]:
     """Where the weights of an operation are cut, from its plan and its row."""
     return slice_depths(int(plan[FIRST_DEPTH]), int(plan[NEXT_DEPTH]), int(row[col.OFM_DEPTH]))
 

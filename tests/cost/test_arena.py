@@ -42,7 +42,7 @@ def draws() -> Iterator[int]:
 
 def twin(ranges: LiveRanges) -> list[int]:
     rows = list(zip(*(a.tolist() for a in (ranges.start, ranges.end, ranges.n_bytes)), strict=True))
-    order = first_order(ranges).tolist()
+    order = reference.first_order(rows)
     placement = reference.place_all(order, rows)
     if reference.size_of(placement) > ranges.peak_bytes:
         placement = reference.search(order, rows, ranges.peak_bytes, draws())
@@ -108,6 +108,7 @@ class TestArena:
     def test_kernel_is_the_twin(self, ranges):
         order = first_order(ranges).tolist()
         rows = list(zip(ranges.start, ranges.end, ranges.n_bytes, strict=True))
+        assert order == reference.first_order(rows)
         arena = allocate(ranges)
         if not rows:
             assert arena.n_bytes == 0

@@ -15,7 +15,15 @@ from memory_tables import SHAPE, chain
 from random_networks import equal_weights
 
 from npusim.cost.estimate import estimate
-from npusim.cost.flash import EncodedWeights, FlashItem, flash_bytes, flash_items
+from npusim.cost.flash import (
+    EncodedWeights,
+    FlashItem,
+    flash_bytes,
+    flash_items,
+    other_bytes,
+    weight_values,
+    weights_bytes,
+)
 from npusim.cost.lowering import program as lowered
 from npusim.cost.program import Program, WeightSource
 from npusim.errors import ConfigError
@@ -152,6 +160,29 @@ def error_bytes(compiled: Any, network: Network, n_cores: int = 1) -> int:
     return flash_bytes(items) - int(compiled.perf_report.readOnlyPeakUsage)
 
 
+def compared_bytes(network: Network, rng: np.random.Generator) -> tuple[int, int]:
+    """Bytes of random streams and what goes with them, counted without items and with them."""
+    program, known = lowered(network), {}
+    encoded: list[EncodedWeights | None] = []
+    for op, values in zip(program.ops, weight_values(program), strict=True):
+        if op.weights is None:
+            encoded.append(None)
+            continue
+        depth, block_depth = op.ofm.part[3], 8 * int(rng.integers(1, 3))
+        depths = (0, *({depth // int(rng.integers(1, 3))} - {depth}), depth)
+        one = EncodedWeights(16 * int(rng.integers(1, 9)), depths, block_depth)
+        encoded.append(known.setdefault((values, depths, block_depth), one))
+    lines = [
+        (0, 0, 0, 0)
+        if one is None
+        else (one.n_bytes, one.scale_bytes(), one.depth_slices[1], one.ofm_block_depth)
+        for one in encoded
+    ]
+    found = np.array(lines, np.int64)
+    counted = other_bytes(program) + weights_bytes(program, found[:, :2], found[:, 2:])
+    return counted, flash_bytes(flash_items(program, encoded))
+
+
 def shared_weights() -> Network:
     """Equal and different weights, scales, tables and operands."""
     rng = np.random.default_rng(1)
@@ -186,6 +217,14 @@ def equal_slopes(*codes: int) -> Network:
         slopes = net.constant(np.full((1, 1, 16), code, np.int8), scales=0.01)
         x = net.op("PRELU", x, slopes, scale=0.05 + number * 0.01, shape=x.shape)
     return net.build(x)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.02])
+def test_bytes_of_weights_are_counted_as_items_are(scale):
+    rng = np.random.default_rng(4)
+    networks = [shared_weights(), *(equal_weights(seed, scale) for seed in range(20))]
+    pairs = [compared_bytes(network, rng) for network in networks for _ in range(4)]
+    assert [counted for counted, _ in pairs] == [itemised for _, itemised in pairs]
 
 
 class TestCompiler:
