@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make setup    install npusim and all it needs into $(VENV) (PYTHON=... chooses the interpreter)"
 	@echo "make test     run the tests"
-	@echo "make bench    compare the search strategies; results in runs/bench"
+	@echo "make bench    compare the search strategies; results and report.html in runs/bench"
 	@echo "make docs     the texts and the API reference as web pages in build/docs"
 	@echo "make check    formatting, lint and types"
 	@echo "make clean    remove $(VENV) and caches"
@@ -30,6 +30,7 @@ test: setup
 
 bench: setup
 	$(BIN)/npusim bench --out runs/bench
+	$(BIN)/npusim report runs/bench --out runs/bench/report.html
 
 docs: setup
 	$(BIN)/python -m pip install --quiet --no-input --constraint constraints.txt --editable '.[docs]'

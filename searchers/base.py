@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from npusim.errors import ConfigError
+from searchers.stopwatch import Stopwatch
 from spaces.base import Candidate, Space
 from spaces.costs import MEASURES, cost
 from spaces.limits import Limit
@@ -78,7 +79,9 @@ class Trial:
         wall_s, cpu_s: of the evaluation. They differ from run to run.
         search_images, search_metrics: what the searcher spent before it proposed the candidate, and
             what it says of it; see `OneShotSearcher`.
-        search_wall_s, search_cpu_s: of the proposal. They differ from run to run.
+        search_wall_s, search_cpu_s: the searcher's own: of the proposal, and of what it learnt from
+            the trials before; with the first one, of making the searcher. They differ from run to
+            run.
     """
 
     index: int
@@ -369,7 +372,9 @@ def run(
         if context is None:
             raise ConfigError("a one-shot searcher must get a context to train in, got none")
         arguments["context"] = replace(context, images=budget.images)
-    searcher = make_searcher(space, limit, searcher_rng(seed), **arguments)
+    own_time = Stopwatch()
+    with own_time:
+        searcher = make_searcher(space, limit, searcher_rng(seed), **arguments)
     history = History()
 
     def may_go_on() -> bool:
@@ -379,12 +384,13 @@ def run(
         n_most = getattr(searcher, "batch", 1)
         if budget.trials is not None:
             n_most = min(n_most, budget.trials - len(history))
-        batch = _ask_batch(searcher, space, limit, n_most, len(history), seed)
+        batch = _ask_batch(searcher, space, limit, n_most, len(history), seed, own_time)
         if not batch:
             break
         for trial in _trials(space, evaluator, batch, store, pool, len(history)):
             history.append(trial)
-            searcher.tell(trial)
+            with own_time:
+                searcher.tell(trial)
             on_trial(trial)
             if not may_go_on():
                 break
@@ -406,15 +412,20 @@ class _Proposal:
 
 
 def _ask_batch(
-    searcher: Searcher, space: Space, limit: Limit, n_most: int, first: int, seed: int
+    searcher: Searcher,
+    space: Space,
+    limit: Limit,
+    n_most: int,
+    first: int,
+    seed: int,
+    own_time: Stopwatch,
 ) -> dict[int, _Proposal]:
     """What a searcher proposes, by index from `first`, and what the proposals took."""
     found: dict[int, _Proposal] = {}
     for index in range(first, first + n_most):
         before = getattr(searcher, "n_images", 0)
-        wall, cpu = time.perf_counter(), time.process_time()
-        candidate = searcher.ask()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        with own_time:
+            candidate = searcher.ask()
         if candidate is None:
             break
         if not limit.allows(space, candidate):
@@ -422,7 +433,7 @@ def _ask_batch(
         job = Job(index, candidate, evaluation_seed(seed, index))
         images = getattr(searcher, "n_images", 0) - before
         metrics = dict(getattr(searcher, "metrics", {}))
-        found[index] = _Proposal(job, images, metrics, wall, cpu)
+        found[index] = _Proposal(job, images, metrics, *own_time.take())
     return found
 
 

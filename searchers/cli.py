@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands ``npusim search`` and ``npusim bench``."""
+"""The command ``npusim search``."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,13 +17,12 @@ import spaces
 from npusim.cli.output import shows_progress, table_text
 from npusim.errors import ConfigError
 from searchers.base import Budget, is_one_shot
-from searchers.evaluators import TrainConfig, make, training
+from searchers.evaluators import TrainConfig, make
 from searchers.options import declared, parse
 from spaces.limits import Limit, parse_count, parse_size
 
 if TYPE_CHECKING:
     from searchers.base import Evaluator, Pool
-    from searchers.bench import Benchmark
     from spaces.npu_limits import AnyLimit
 
 SPACE = click.option("--space", default="digits", show_default=True, help="Search space.")
@@ -202,83 +200,6 @@ def search(
     click.echo(f"results in {out}")
 
 
-@click.command()
-@SPACE
-@click.option(
-    "--searchers",
-    default="random,evolution",
-    show_default=True,
-    help="Strategies, comma-separated, with options as in evolution:population=20.",
-)
-@click.option(
-    "--sizes", default="1KB", show_default=True, help=f"Limits, comma-separated, {SIZE_HELP}."
-)
-@click.option("--seeds", default=5, show_default=True, help="Repetitions with seeds 0, 1, ...")
-@click.option("--trials", default=20, show_default=True, help="Candidates to train in each.")
-@click.option("--workers", default=2, show_default=True, help="Processes, one thread each.")
-@click.option(
-    "--out",
-    default=Path("runs/bench"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Directory of the results; a benchmark that is there already is resumed or extended.",
-)
-@EPOCHS
-@FINAL_EPOCHS
-@PLOT
-@AS_JSON
-def bench(
-    space: str,
-    searchers: str,
-    sizes: str,
-    seeds: int,
-    trials: int,
-    workers: int,
-    out: Path,
-    epochs: int,
-    final_epochs: int,
-    plot: bool,
-    as_json: bool,
-) -> None:
-    """Compare search strategies: same space, limits, budget, evaluator and seeds for each.
-
-    Results depend on neither the number of workers nor interruptions. The accuracies are those on
-    held-out test data, of each search's best candidate trained afresh.
-    """
-    from searchers import report
-    from searchers.bench import Benchmark, run_benchmark
-    from searchers.store import write_json
-
-    benchmark = Benchmark(
-        spaces.get(space),
-        tuple(_items(searchers)),
-        tuple(Limit.size(size) for size in _items(sizes)),
-        seeds,
-        trials,
-    )
-    if plot:
-        _require_plots()
-    make_evaluator = partial(training, config=TrainConfig(epochs=epochs, final_epochs=final_epochs))
-    try:
-        with _bench_progress(benchmark) as show:
-            results = run_benchmark(benchmark, out, make_evaluator, workers, show)
-    except BrokenProcessPool:
-        click.echo("npusim: a worker process died; run the same command again to go on", err=True)
-        click.get_current_context().exit(1)
-    write_json(out / "results.json", results)
-    report.write_bench_csv(results, out / "results.csv")
-    if plot:
-        report.plot_bench(results, out / "curves.png")
-    if as_json:
-        click.echo(json.dumps(results))
-        return
-    _print(report.bench_table(results))
-    click.echo(
-        f"{searchers} on {space}: {trials} trials of {epochs} epochs each; "
-        f"{final_epochs} epochs before a test. Results in {out}"
-    )
-
-
 def _limits(
     size: str | None,
     flash: str | None,
@@ -346,13 +267,6 @@ def _figures(done: int, total: int, figures: Mapping[str, float]) -> str:
     )
 
 
-def _items(text: str) -> list[str]:
-    items = [item.strip() for item in text.split(",")]
-    if not all(items):
-        raise ConfigError(f"a comma-separated list must have no empty item, got {text!r}")
-    return items
-
-
 def _require_plots() -> None:
     from searchers.report import require_plots
 
@@ -392,12 +306,3 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int | None, str], Non
     ) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done, doing: progress.update(task, completed=done, description=doing)
-
-
-@contextmanager
-def _bench_progress(benchmark: Benchmark) -> Iterator[Callable[[int, int], None]]:
-    cells = benchmark.cells()
-    total = len(cells) + sum(cell.study.budget.trials or 0 for cell in cells)
-    what = "trials and tests"
-    with _progress(what, total) as show:
-        yield lambda n_trials, n_tested: show(n_trials + n_tested, what)

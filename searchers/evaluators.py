@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,35 @@ from spaces.base import Candidate, Space
 
 if TYPE_CHECKING:
     from searchers.data import TrainingData
-    from searchers.study import TrainingEvaluator
+    from searchers.study import HeldOutEvaluator
     from searchers.training.evaluator import TrainEvaluator
 
-EVALUATORS = ("short", "full", "zero-cost", "surrogate")
-"""Names that `make` knows; what follows a colon is their argument."""
+TRAINING = ("short", "full", "zero-cost", "surrogate")
+"""Names that `make` knows of evaluators that train, be it the result of a search alone; what
+follows a colon is their argument."""
+INSTANT = ("cost", "nas_bench_201", "nas_bench_macro", "planted")
+"""Those of evaluators that never train anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What an evaluator says of itself by attributes of these names; all may be missing.
+
+    Attributes:
+        is_tabular: scores are looked up in a table of trainings of long ago.
+        is_instant: quicker than a disk, so that trials are not stored one by one.
+        counts_images: evaluations say how many images were trained on.
+    """
+
+    is_tabular: bool = False
+    is_instant: bool = False
+    counts_images: bool = True
+
+    @classmethod
+    def of(cls, evaluator: object) -> Traits:
+        """The traits of an evaluator."""
+        said = {each.name: getattr(evaluator, each.name, each.default) for each in fields(cls)}
+        return cls(**said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +119,19 @@ def make(
     config: TrainConfig,
     data_set: str | None = None,
     directory: Path | None = None,
-) -> TrainingEvaluator:
+) -> HeldOutEvaluator:
     """The evaluator of a name such as ``zero-cost:synflow``.
 
     Args:
         name: "short", training for ``config.epochs``; "full", for ``config.final_epochs``;
             "zero-cost" or "zero-cost:PROXY", see `searchers.zero_cost`; "surrogate:RUN", a
             regression on the trials of that run directory, see `searchers.surrogate_evaluator`;
-            or "package.module:function" of one's own, see `searchers.own_evaluator`.
+            or "package.module:function" of one's own, see `searchers.own_evaluator`. Without any
+            training: "nas_bench_201:DATA_SET", "nas_bench_macro" or "nas_bench_macro:FILE",
+            "planted:SEED:NOISE" or less of it, "cost" or "cost:MEASURE", see `searchers.tabular`.
         space: what the candidates are of.
         config: how candidates are trained, and always the result of the search.
-        data_set, directory: see `training`.
+        data_set, directory: see `training`; evaluators without training have their own.
 
     Raises:
         UnknownNameError: no such evaluator or proxy.
@@ -112,6 +139,8 @@ def make(
         NpusimError: see the evaluators.
     """
     kind, colon, argument = name.partition(":")
+    if kind in INSTANT:
+        return _instant()[kind](space, argument)
     if kind in ("short", "full"):
         if colon:
             raise ConfigError(f"evaluator {kind!r} must have no argument, got {name!r}")
@@ -137,4 +166,15 @@ def make(
         from searchers.own_evaluator import OwnEvaluator
 
         return OwnEvaluator(space, name, training(space, config, data_set, directory))
-    raise UnknownNameError("evaluator", name, (*EVALUATORS, "package.module:function"))
+    raise UnknownNameError("evaluator", name, (*TRAINING, *INSTANT, "package.module:function"))
+
+
+def _instant() -> dict[str, Callable[[Space, str], HeldOutEvaluator]]:
+    from searchers import tabular
+
+    return {
+        "cost": tabular.named_cost,
+        "nas_bench_201": tabular.named_201,
+        "nas_bench_macro": tabular.named_macro,
+        "planted": tabular.named_planted,
+    }

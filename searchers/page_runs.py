@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from npusim.errors import ConfigError
+from npusim.hardware import Machine, machine
 from npusim.report.page import Drawings, Figure, Filter, Heading, Section, Table, columns_of, slug
 from npusim.report.page_charts import Spec, architecture, tooltip
 from searchers.stored import StoredRun, is_run, read_run
@@ -18,7 +19,7 @@ from spaces.drawing import drawings
 from spaces.estimate import estimate
 
 NPU: Final = "ethos-u55-128"
-"""On which the networks of a front are costed."""
+"""On which the networks of a front are costed where no other is named."""
 N_DRAWN: Final = 2000
 """The best trials of a section are drawn: pages stay below 5 MB."""
 N_COSTED: Final = 40
@@ -27,6 +28,8 @@ N_COSTED: Final = 40
 
 class RunReader:
     """Reads directories of runs; see `npusim.report.reader.Reader`."""
+
+    machine: Machine | None = None
 
     def reads(self, text: str) -> bool:
         """Whether it is the directory of a run."""
@@ -43,20 +46,26 @@ class RunReader:
             raise ConfigError(f"names of run directories must differ, got {', '.join(texts)}")
         by_space: dict[str, dict[str, StoredRun]] = {}
         for name, run in runs.items():
-            by_space.setdefault(run.space.name, {})[name] = run
-        found = []
+            by_space.setdefault(run.space.content_hash, {})[name] = run
+        found: list[Section] = []
         for own in by_space.values():
-            found.append(section_of(own))
+            section = section_of(own, self.machine)
+            if any(section.name == each.name for each in found):  # its options are others
+                part = next(iter(own.values())).space.content_hash
+                section = section.renamed(f"{section.name}-{part}", f"{section.title} ({part})")
+            found.append(section)
             show(len(found) / len(by_space))
         return found
 
 
-def section_of(runs: Mapping[str, StoredRun]) -> Section:
+def section_of(runs: Mapping[str, StoredRun], target: Machine | None = None) -> Section:
     """Runs of one space.
 
     Args:
         runs: by name.
+        target: on which the networks of the front are costed; None for `NPU`.
     """
+    target = machine(NPU) if target is None else target
     space = next(iter(runs.values())).space
     trials = [
         _trial_row(name, run, trial)
@@ -72,7 +81,7 @@ def section_of(runs: Mapping[str, StoredRun]) -> Section:
         "progress": [row for name, run in runs.items() for row in _progress_rows(name, run)],
         "runs": [_run_row(name, run) for name, run in runs.items()],
         "limits": _limit_rows(runs, max((row["size KB"] for row in trials), default=0.0)),
-        "front": _front_rows(runs, trials),
+        "front": _front_rows(runs, trials, target),
     }
     parts, rows = drawings(space, [row["choices"] for row in trials[:N_DRAWN]] or _nothing(space))
     told = (
@@ -88,7 +97,7 @@ def section_of(runs: Mapping[str, StoredRun]) -> Section:
             _scatter("MACs", "multiply-accumulates of an image", colour),
             architecture("layers", _DRAWN_TEXT),
             _progress(colour),
-            *([_front(colour)] if data["front"] else []),
+            *([_front(colour, target.npu.name)] if data["front"] else []),
             _trial_table(),
         ]
     return Section(
@@ -184,7 +193,7 @@ def _limit_rows(runs: Mapping[str, StoredRun], largest_kb: float) -> list[dict[s
 
 
 def _front_rows(
-    runs: Mapping[str, StoredRun], trials: Sequence[Mapping[str, Any]]
+    runs: Mapping[str, StoredRun], trials: Sequence[Mapping[str, Any]], target: Machine
 ) -> list[dict[str, Any]]:
     """Trials that none beats in both size and score, costed."""
     space = next(iter(runs.values())).space
@@ -197,7 +206,7 @@ def _front_rows(
             found.append(row)
     costed = []
     for row in found[:N_COSTED]:
-        cost = estimate(space, space.candidate(row["choices"]), NPU)
+        cost = estimate(space, space.candidate(row["choices"]), target)
         kept = ("run", "searcher", "limit", "trial", "score %", "valid", "size KB", "drawing")
         costed.append(
             {
@@ -303,9 +312,9 @@ def _progress(colour: Spec) -> Figure:
     return Figure("progress", "Progress of the searches", spec, text)
 
 
-def _front(colour: Spec) -> Figure:
+def _front(colour: Spec, npu: str) -> Figure:
     x = {
-        **{"field": "cycles", "type": "quantitative", "title": f"cycles on {NPU}"},
+        **{"field": "cycles", "type": "quantitative", "title": f"cycles on {npu}"},
         "axis": {"format": "~s"},
     }
     spec = {
@@ -320,10 +329,10 @@ def _front(colour: Spec) -> Figure:
         },
     }
     text = (
-        f"What networks on the front of score and size cost on an {NPU}, {N_COSTED} at most, "
+        f"What networks on the front of score and size cost on an {npu}, {N_COSTED} at most, "
         "weights taken to be as large as their bound."
     )
-    return Figure("front-cycles", f"The front on an {NPU}", spec, text)
+    return Figure("front-cycles", f"The front on an {npu}", spec, text)
 
 
 def _trial_table() -> Table:

@@ -324,6 +324,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory against other processes inside; it is released with the process too.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    lock = _lock(directory)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
 def _lock(directory: Path) -> int | None:
     """Descriptor that holds the lock until it is closed; it is released with the process too."""
     try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from spaces.npu_limits import AnyLimit
 
 _HELD_OUT_STREAM = 2
+CURVE = ("trial", "score", "trials", "images", "wall_s", "cpu_s")
+"""Columns of `StudyResult.curve`."""
 
 
 class HeldOutEvaluator(Evaluator, Protocol):
@@ -170,6 +173,29 @@ class StudyResult:
     best: Trial | None
     test: Evaluation | None
 
+    def curve(self) -> dict[str, list[Any]]:
+        """What the search had found after so many trials, images and seconds, in columns.
+
+        ``trial`` is the index of the best valid trial so far and ``score`` its score; ``trials``,
+        ``images``, ``wall_s`` and ``cpu_s`` are what was spent when it was there, by trials and by
+        the searcher itself. There is a row where the best changes, and one for the end.
+        """
+        found: dict[str, list[Any]] = {name: [] for name in CURVE}
+        spent, best = np.zeros(3), None
+        for trial in self.history:
+            spent += (
+                trial.n_images + trial.search_images,
+                trial.wall_s + trial.search_wall_s,
+                trial.cpu_s + trial.search_cpu_s,
+            )
+            better = trial.valid and (best is None or trial.merit > best.merit)
+            best = trial if better else best
+            if best is not None and (better or trial.index == len(self.history) - 1):
+                row = (best.index, best.score, trial.index + 1, int(spent[0]), *spent[1:].tolist())
+                for name, value in zip(CURVE, row, strict=True):
+                    found[name].append(value)
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values; only times, of keys that end in ``_s``, are not repeatable."""
         space, best = self.study.space, self.best
@@ -187,9 +213,9 @@ class StudyResult:
             if best is None
             else {**trial_to_json(best), "options": space.options_of(best.candidate)},
             "test": None if self.test is None else dict(self.test.metrics),
-            "best_scores": [
-                None if np.isnan(s) else s for s in self.history.best_scores().tolist()
-            ],
+            "test_score": None if self.test is None else self.test.score,
+            "test_images": 0 if self.test is None else self.test.n_images,
+            "curve": self.curve(),
             "wall_s": sum(trial.wall_s for trial in self.history),
             "cpu_s": sum(trial.cpu_s for trial in self.history),
             "search_wall_s": sum(trial.search_wall_s for trial in self.history),
@@ -199,7 +225,7 @@ class StudyResult:
 
 def run_study(
     study: Study,
-    directory: Path,
+    directory: Path | None,
     evaluator: HeldOutEvaluator,
     *,
     device: str = "cpu",
@@ -212,7 +238,7 @@ def run_study(
 
     Args:
         study: what to search.
-        directory: of the run.
+        directory: of the run; None keeps nothing, for evaluators that are faster than a disk.
         evaluator: must have ``search_data`` for a one-shot searcher, see `TrainingEvaluator`.
         device: where a one-shot searcher trains.
         pool: evaluates candidates side by side, see `Study.check_workers`.
@@ -224,8 +250,14 @@ def run_study(
         ConfigError: a one-shot searcher, and an evaluator without data to train on.
     """
     context = _context(study, directory, evaluator, device, on_progress)
-    study.check(directory, evaluator.identity())
-    with RunStore(directory, study.space, study.identity(evaluator.identity())) as store:
+    identity = evaluator.identity()
+    with ExitStack() as closing:
+        store = None
+        if directory is not None:
+            study.check(directory, identity)
+            store = closing.enter_context(
+                RunStore(directory, study.space, study.identity(identity))
+            )
         history = run(
             study.make(),
             study.space,
@@ -245,10 +277,17 @@ def run_study(
         best = history.best()
         test = None if best is None else _test(study, best.candidate, directory, evaluator)
         result = StudyResult(study, history, best, test)
-        if best is not None:
-            write_text(directory / "best.json", study.space.to_json(best.candidate) + "\n")
-        write_json(directory / "result.json", result.to_json())  # last: the run is whole with it
+        if directory is not None:
+            _keep(result, directory)
     return result
+
+
+def _keep(result: StudyResult, directory: Path) -> None:
+    """Write what was found; ``result.json`` last: the run is whole with it."""
+    if result.best is not None:
+        text = result.study.space.to_json(result.best.candidate)
+        write_text(directory / "best.json", text + "\n")
+    write_json(directory / "result.json", result.to_json())
 
 
 def take_part(study: Study, evaluator: TrainingEvaluator, device: str = "cpu") -> None:
@@ -267,7 +306,7 @@ def take_part(study: Study, evaluator: TrainingEvaluator, device: str = "cpu") -
 
 def _context(
     study: Study,
-    directory: Path,
+    directory: Path | None,
     evaluator: HeldOutEvaluator,
     device: str,
     on_progress: Callable[[int, int, Mapping[str, float]], None] | None,
@@ -292,9 +331,11 @@ def held_out_seed(seed: int) -> int:
 
 
 def _test(
-    study: Study, candidate: Candidate, directory: Path, evaluator: HeldOutEvaluator
+    study: Study, candidate: Candidate, directory: Path | None, evaluator: HeldOutEvaluator
 ) -> Evaluation:
     """The test of a candidate, from ``test.json`` if that has it; its settings are the run's."""
+    if directory is None:
+        return evaluator.test(candidate, held_out_seed(study.seed))
     path = directory / "test.json"
     if path.exists():
         stored = read_json(path)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluators without training, for comparing searchers: tables of results, and a planted optimum.
+"""Evaluators without training, for comparing searchers: tables of results, formulas, costs.
 
-Each knows the best score within a limit, so that the regret of a search is exact.
+Tables and the planted landscape know the best score within a limit, so that the regret of a search
+is exact. The functions `named_...` make them from what follows their name on the command line.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -19,7 +22,7 @@ import numpy as np
 from npusim.errors import ConfigError, FormatError, MissingExtraError, UnknownNameError
 from searchers.base import Evaluation
 from spaces.base import Candidate, Space
-from spaces.costs import costs
+from spaces.costs import cost, costs
 from spaces.decode import best
 from spaces.feasible import enumerate_all
 from spaces.limits import Limit
@@ -27,12 +30,15 @@ from spaces.moves import effective
 from spaces.nas_bench import nas_bench_201 as _space_201
 from spaces.nas_bench import nas_bench_macro as _space_macro
 
+MACRO_FILE = "nas-bench-macro_cifar10.json"
 N_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 120}
 """Data sets of NAS-Bench-201; the last one is ImageNet16-120."""
 
 
 class TabularEvaluator:
     """Looks up a candidate's score: that of one of the trainings it had, drawn by the seed.
+
+    ``is_tabular`` and the other attributes: see `searchers.evaluators.Traits`.
 
     Args:
         space: small enough to enumerate.
@@ -42,6 +48,10 @@ class TabularEvaluator:
     Raises:
         ConfigError: a candidate of the space has no score.
     """
+
+    is_tabular = True
+    is_instant = True
+    counts_images = False
 
     def __init__(self, space: Space, name: str, scores: Mapping[tuple[int, ...], Sequence[float]]):
         self.space, self.name = space, name
@@ -92,6 +102,9 @@ class PlantedEvaluator:
         ConfigError: `noise` is negative.
     """
 
+    is_instant = True
+    counts_images = False
+
     def __init__(self, space: Space, seed: int = 0, noise: float = 0.0):
         if noise < 0:
             raise ConfigError(f"noise must be at least 0, got {noise}")
@@ -113,9 +126,8 @@ class PlantedEvaluator:
         return Evaluation(score)
 
     def test(self, candidate: Candidate, seed: int) -> Evaluation:
-        """The sum without noise, which is no accuracy."""
-        score = self.expected(candidate)
-        return Evaluation(score, {"accuracy": score})
+        """The sum without noise."""
+        return Evaluation(self.expected(candidate))
 
     def expected(self, candidate: Candidate) -> float:
         """The score without noise."""
@@ -126,6 +138,101 @@ class PlantedEvaluator:
     def optimum(self, limit: Limit) -> float:
         """The best score without noise within a limit, by the dynamic programme."""
         return self.expected(best(self.space, limit, self.gains).candidate)
+
+
+class CostEvaluator:
+    """Scores a candidate by what it costs, the more the better: which uses its limit best?
+
+    Networks of more multiply-accumulates within the same size are often the better ones, so this is
+    the cheapest evaluator that asks a searcher to trade one cost for another.
+
+    Args:
+        space: what the candidates are of.
+        measure: of `spaces.costs.MEASURES`.
+
+    Raises:
+        UnknownNameError: no such measure.
+    """
+
+    is_instant = True
+    counts_images = False
+
+    def __init__(self, space: Space, measure: str = "macs"):
+        self.space, self.measure = space, measure
+        self._most = cost(space, space.largest(), measure)
+
+    def identity(self) -> Mapping[str, Any]:
+        """The measure."""
+        return {"evaluator": "cost", "measure": self.measure}
+
+    def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
+        """The candidate's cost as a fraction of the largest candidate's."""
+        return Evaluation(cost(self.space, candidate, self.measure) / self._most)
+
+    def test(self, candidate: Candidate, seed: int) -> Evaluation:
+        """The same."""
+        return self.evaluate(candidate, seed)
+
+
+def named_cost(space: Space, measure: str) -> CostEvaluator:
+    """``cost``, of multiply-accumulates, or ``cost:MEASURE``."""
+    return CostEvaluator(space, measure or "macs")
+
+
+def named_planted(space: Space, text: str) -> PlantedEvaluator:
+    """``planted``, ``planted:SEED`` or ``planted:SEED:NOISE``.
+
+    Raises:
+        ConfigError: they are no whole number from 0 and no number from 0.
+    """
+    seed, _, noise = text.partition(":")
+    try:
+        numbers = int(seed or 0), float(noise or 0)
+        if numbers[0] < 0 or not math.isfinite(numbers[1]):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"evaluator 'planted' must be planted:SEED:NOISE or less of it, got 'planted:{text}'"
+        ) from None
+    return PlantedEvaluator(space, *numbers)
+
+
+def named_201(space: Space, data_set: str) -> TabularEvaluator:
+    """``nas_bench_201:DATA_SET``, CIFAR-10 without one.
+
+    Raises:
+        ConfigError: it has no results of the space.
+        NpusimError: see `nas_bench_201`.
+    """
+    found = nas_bench_201(data_set or "cifar10")
+    classes = N_CLASSES[data_set or "cifar10"]
+    return _of_space(found, space, f"nas_bench_201 with classes={classes}")
+
+
+def named_macro(space: Space, path: str) -> TabularEvaluator:
+    """``nas_bench_macro:FILE``; without one, the file of NPUSIM_DATA.
+
+    Raises:
+        ConfigError: it has no results of the space, or no file is named.
+        NpusimError: see `nas_bench_macro`.
+    """
+    if not path:
+        if not os.environ.get("NPUSIM_DATA"):
+            raise ConfigError(
+                "evaluator 'nas_bench_macro' must be nas_bench_macro:FILE, or NPUSIM_DATA be set, "
+                "got none"
+            )
+        path = str(Path(os.environ["NPUSIM_DATA"]) / "nas_bench_macro" / MACRO_FILE)
+    return _of_space(nas_bench_macro(Path(path)), space, "nas_bench_macro")
+
+
+def _of_space(found: TabularEvaluator, space: Space, name: str) -> TabularEvaluator:
+    if space != found.space:
+        raise ConfigError(
+            f"space of table {found.name!r} must be {name}, got {space.name!r} "
+            f"({space.content_hash})"
+        )
+    return found
 
 
 @lru_cache(maxsize=3)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from npusim import registry
 from npusim._files import check_writable
@@ -20,10 +21,12 @@ from npusim.cli.workloads import is_candidate, load_workloads
 from npusim.errors import ConfigError
 
 if TYPE_CHECKING:
+    from npusim.hardware import Machine
     from npusim.report.page import Page, Section
     from npusim.schemes.lab import Comparison
 
 _GROUP = "npusim.reports"
+_HARDWARE = ("npus", "systems", "modes", "configs", "settings", "vela_axi", "outstanding")
 
 
 @click.command()
@@ -53,7 +56,8 @@ def report(**options: Any) -> None:
     """Models, searches and benchmarks as one HTML page that needs no network.
 
     INPUT is the directory of a search or of a benchmark, or a model as for npusim estimate. Models
-    are costed on every NPU that --npu and the other options of the hardware name.
+    are costed on every NPU that --npu and the other options of the hardware name, networks of
+    searches on the first.
     """
     check_writable("--out", options["out"])
     from npusim.report.page import Page
@@ -63,7 +67,7 @@ def report(**options: Any) -> None:
     how = schedule(options)
     models = _models(options["inputs"])
     _check_schemes(options, models)
-    sections = _read(options["inputs"], models)
+    sections = _read(options["inputs"], models, _target(options))
     sections += _costs(models, options, how) if models else []
     page = Page(_title(options), tuple(sections), _provenance(options["inputs"]))
     write_page(page, options["out"])
@@ -103,12 +107,23 @@ def _models(inputs: Sequence[str]) -> list[str]:
     return found
 
 
-def _read(inputs: Sequence[str], models: Sequence[str]) -> list[Section]:
+def _target(options: Mapping[str, Any]) -> Machine | None:
+    """The first machine that the options of the hardware name; None where none of them is given."""
+    context = click.get_current_context()
+    said = (context.get_parameter_source(name) for name in _HARDWARE)
+    if all(source is ParameterSource.DEFAULT for source in said):
+        return None
+    return setups(options)[0].machine()
+
+
+def _read(inputs: Sequence[str], models: Sequence[str], target: Machine | None) -> list[Section]:
     """What plug-ins make of the others; those of one plug-in together."""
     others = [text for text in dict.fromkeys(inputs) if text not in models]
     found: list[Section] = []
     for name in registry.names(_GROUP):
         reader = registry.get(_GROUP, name)()
+        if hasattr(reader, "machine"):
+            reader.machine = target
         own = [text for text in others if reader.reads(text)]
         if own:
             with progress(f"reading {name}", 1) as show:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """Reads inputs of one kind."""
+    """Reads inputs of one kind.
+
+    One with an attribute ``machine`` is given the `npusim.hardware.Machine` that the options of
+    the report name first, if they name any.
+    """
 
     def reads(self, text: str) -> bool:
         """Whether an input is of its kind; quick, and never an error."""

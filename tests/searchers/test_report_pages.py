@@ -7,14 +7,16 @@ import json
 
 import numpy as np
 import pytest
-from planted import Failing, Planted
+from planted import Failing, Hopeless, Planted
 
 import spaces
 from npusim.errors import ConfigError, FormatError
+from npusim.hardware import machine
 from npusim.report.page import rows_of
 from searchers.base import Budget
-from searchers.bench import REFERENCE, Benchmark, run_benchmark
-from searchers.page_benches import BenchReader, bench_section
+from searchers.bench.page import BenchReader, bench_section
+from searchers.bench.protocol import REFERENCE, Entrant, Protocol, Task
+from searchers.bench.run import run_benchmark
 from searchers.page_runs import RunReader, section_of
 from searchers.store import write_json
 from searchers.stored import read_run
@@ -168,10 +170,18 @@ class TestBenches:
     @pytest.fixture(scope="class")
     @classmethod
     def folder(cls, tmp_path_factory):
+        pytest.importorskip("tomli_w", reason="needs tomli-w: pip install 'npusim[bench]'")
         path = tmp_path_factory.mktemp("bench") / "small"
         limits = (Limit.size("0.5KB"), Limit.size("1KB"))
-        benchmark = Benchmark(DIGITS, ("random", "evolution"), limits, 3, 6)
-        write_json(path / "results.json", run_benchmark(benchmark, path, Planted, 1))
+        names = ("random", "evolution", "local")
+        protocol = Protocol(
+            (Task("digits", DIGITS, limits, Planted),),
+            tuple(Entrant(name, name) for name in names),
+            tuple(range(9)),
+            Budget(trials=6),
+            "ethos-u55-64",
+        )
+        write_json(path / "results.json", run_benchmark(protocol, path))
         return path
 
     @pytest.fixture
@@ -180,30 +190,80 @@ class TestBenches:
 
     def test_table(self, results):
         rows = rows_of(bench_section("small", results).data["summary"])
-        assert [row["searcher"] for row in rows] == ["random", "evolution", REFERENCE] * 2
-        for row, summary in zip(rows, results["summary"], strict=True):
-            assert row["test %"] == pytest.approx(100 * summary["accuracy"]["mean"])
+        assert [row["searcher"] for row in rows] == [
+            *("random", "evolution", "local"),
+            REFERENCE,
+        ] * 2
+        found = [row for problem in results["problems"] for row in problem["rows"]]
+        for row, own in zip(rows, found, strict=True):
+            assert row["score"] == pytest.approx(100 * own["test"]["mean"])
+            assert row["over one random %"] == own["relative_improvement"]["mean"]
             assert row["within limit %"] == 100
-        ranks = [row["mean rank"] for row in rows]
-        assert ranks[2] is ranks[5] is None
-        assert ranks[0] + ranks[1] == pytest.approx(3)
-        scores = {
-            (cell["searcher"], cell["seed"]): cell["test"]["accuracy"]
-            for cell in results["cells"]
-            if cell["limit"]["most"] == 4000
-        }
-        wins = sum(scores["random", s] > scores["evolution", s] for s in range(3))
-        ties = sum(scores["random", s] == scores["evolution", s] for s in range(3))
-        assert ranks[0] == pytest.approx(2 - (wins + ties / 2) / 3)
+        assert rows[3]["mean rank"] is rows[3]["hypervolume size_bits %"] is None
+        assert sum(row["mean rank"] for row in rows[:3]) == pytest.approx(6)
+        for row in rows[:3]:
+            assert 0 < row["hypervolume size_bits %"] <= 100
+            assert 0 < row["hypervolume total_cycles %"] <= 100
+
+    def test_ranks_and_groups_are_those_of_the_tests(self, results):
+        data = bench_section("small", results).data
+        ranks = {(r["problem"], r["searcher"]): r["mean rank"] for r in rows_of(data["ranks"])}
+        assert len(ranks) == 9  # two problems and both together
+        tests = results["problems"][0]["tests"]
+        assert ranks["digits, 500.0 B", "local"] == tests["mean_ranks"]["local"]
+        for row in rows_of(data["groups"]):
+            for name in row["members"].split(", "):
+                assert row["first"] <= ranks[row["problem"], name] <= row["last"]
+
+    def test_pairs_are_told_in_both_directions(self, results):
+        rows = rows_of(bench_section("small", results).data["pairs"])
+        assert len(rows) == 2 * 2 * 3
+        turned = {(r["problem"], r["other"], r["searcher"]): r for r in rows}
+        for row in rows:
+            other = turned[row["problem"], row["searcher"], row["other"]]
+            assert row["superiority"] + other["superiority"] == pytest.approx(1)
+            assert (row["low"], row["high"]) == (-other["high"], -other["low"])
+            assert row["significant"] == (row["p Holm"] <= 0.05)
 
     def test_bands_hold_their_means(self, results):
-        rows = rows_of(bench_section("small", results).data["curves"])
-        assert {row["trials"] for row in rows} == {*range(1, 7)}
-        assert len(rows) == 2 * 2 * 6
-        assert all(row["low %"] <= row["best %"] <= row["high %"] for row in rows)
+        data = bench_section("small", results).data
+        rows = rows_of(data["curves-trials"])
+        assert {row["spent"] for row in rows} <= {*range(1, 7)}
+        for axis in ("trials", "images", "wall_s"):
+            rows = rows_of(data[f"curves-{axis}"])
+            assert {row["searcher"] for row in rows} == {"random", "evolution", "local"}
+            assert all(row["low"] <= row["mean"] <= row["high"] for row in rows)
+
+    def test_none_of_a_strategy_beats_its_front(self, results):
+        section = bench_section("small", results)
+        for measure, unit in (("size_bits", 8000), ("total_cycles", 1)):
+            rows = rows_of(section.data[f"front-{measure}"])
+            for cell in results["cells"]:
+                own = [
+                    row
+                    for row in rows
+                    if row["searcher"] == cell["searcher"]
+                    and row["problem"].endswith(str(Limit(**cell["limit"])))
+                ]
+                front = cell["fronts"][measure]
+                for cost, score in zip(front["cost"], front["score"], strict=True):
+                    if own:
+                        assert any(
+                            row["cost"] <= cost / unit and row["score"] >= 100 * score - 1e-9
+                            for row in own
+                        )
+        titles = {part.name: part.title for part in section.parts}
+        assert titles["front-total-cycles"] == "Fronts of score and cycles on ethos-u55-64"
+
+    def test_costs_and_protocol(self, results):
+        data = bench_section("small", results).data
+        assert rows_of(data["costs"])[0]["images"] == 2 * 9 * 6 * 100
+        said = {row["key"]: row["value"] for row in rows_of(data["protocol"])}
+        assert said["searchers[1].searcher"] == "evolution"
+        assert said["budget.trials"] == "6"
 
     def test_a_result_beyond_the_limit_is_told(self, results):
-        results["cells"][0]["best"]["costs"]["size_bits"] = 4001
+        results["problems"][0]["rows"][0]["n_within"] = 6
         row = rows_of(bench_section("small", results).data["summary"])[0]
         assert row["within limit %"] == pytest.approx(200 / 3)
 
@@ -213,7 +273,26 @@ class TestBenches:
         assert not reader.reads(str(tmp_path))
         found = reader.sections([str(folder)], silent)
         assert [section.name for section in found] == [*("bench-small", "searches-digits-small")]
-        assert len(found[1].data["runs"]["run"]) == 18
+        assert len(found[1].data["runs"]["run"]) == 2 * 4 * 9
+        front = next(part for part in found[1].parts if part.name == "front-cycles")
+        assert front.title == "The front on an ethos-u55-64"  # the protocol's
+        reader.machine = machine("ethos-u55-32")
+        front = next(
+            part
+            for part in reader.sections([str(folder)], silent)[1].parts
+            if part.name == "front-cycles"
+        )
+        assert front.title == "The front on an ethos-u55-32"
         (tmp_path / "results.json").write_text('{"cells": []}')
-        with pytest.raises(FormatError, match=r"results.json must have cells, got none$"):
+        with pytest.raises(
+            FormatError, match=r"must be npusim.bench version 2, got \(None, None\)"
+        ):
             reader.sections([str(tmp_path)], silent)
+
+    def test_results_without_any_score_are_shown(self, tmp_path):
+        pytest.importorskip("tomli_w", reason="needs tomli-w: pip install 'npusim[bench]'")
+        tasks = (Task("digits", DIGITS, (Limit.size("1KB"),), Hopeless),)
+        entrants = (Entrant("random", "random"), Entrant("local", "local"))
+        found = run_benchmark(Protocol(tasks, entrants, (0,), Budget(trials=2)), tmp_path)
+        section = bench_section("none", json.loads(json.dumps(found)))
+        assert [part.name for part in section.parts] == ["costs", "spent", "protocol"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``npusim search`` and ``npusim bench`` as a user meets them."""
+"""``npusim search`` as a user meets it."""
 
 from __future__ import annotations
 
@@ -111,19 +111,6 @@ def test_super_resolution_is_searched_finetuned_and_deployed(cli, parts, picture
     assert json.loads(text)["runtimes"][0]["psnr"] > 5
 
 
-def test_bench_prints_a_table_and_writes_its_files(cli, parts, tmp_path):
-    args = ("bench", "--sizes", "1KB,2KB", "--seeds", "1", "--trials", "1", "--workers", "1", *FAST)
-    code, text, err = cli(*args, "--out", str(tmp_path / "b"))
-    assert (code, err) == (0, "")
-    assert text.count("one random candidate") == 2
-    found = json.loads((tmp_path / "b" / "results.json").read_text())
-    assert len(found["cells"]) == 6
-    assert (tmp_path / "b" / "results.csv").read_text().count("\n") == 7
-    assert (tmp_path / "b" / "curves.png").stat().st_size > 1000
-    code, text, _ = cli(*args, "--out", str(tmp_path / "b"), "--json")
-    assert json.loads(text) == found  # nothing was trained again, not even the times differ
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -173,23 +160,6 @@ def test_search_refuses_bad_input_and_writes_nothing(cli, parts, tmp_path, args,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (("--sizes", "1KB,"), "a comma-separated list must have no empty item, got '1KB,'"),
-        (("--sizes", "1KB,1B"), "limit on size_bits must be at least 43"),
-        (("--searchers", "random,x"), "searcher must be one of bayes, evolution, "),
-        (("--seeds", "0"), "seeds and trials must be at least 1"),
-        (("--workers", "0"), "workers must be at least 1, got 0"),
-    ],
-)
-def test_bench_refuses_bad_input_and_writes_nothing(cli, parts, tmp_path, args, message):
-    code, text, err = cli("bench", "--out", str(tmp_path / "bench"), *args)
-    assert (code, text) == (2, "")
-    assert message in err
-    assert not (tmp_path / "bench").exists()
-
-
 @pytest.mark.parametrize(("module", "extra"), [("torch", "search"), ("matplotlib", "plot")])
 def test_missing_parts_are_named(cli, monkeypatch, tmp_path, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
@@ -201,7 +171,7 @@ def test_missing_parts_are_named(cli, monkeypatch, tmp_path, module, extra):
 
 def test_commands_and_packages_import_nothing_heavy():
     code = (
-        "import sys, searchers.cli, searchers.bench, searchers.report, spaces.digits\n"
+        "import sys, searchers.cli, searchers.bench.cli, searchers.report, spaces.digits\n"
         "import searchers.random_search, searchers.evolution, searchers.data, spaces.moves\n"
         "heavy = {'torch', 'sklearn', 'scipy', 'matplotlib', 'networkx', 'numba', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -254,22 +224,3 @@ def test_an_interrupted_search_goes_on(cli, parts, tmp_path, sent, code):
     assert cli(*args, "--out", str(tmp_path / "undisturbed"))[0] == 0
     assert trials(tmp_path / "run") == trials(tmp_path / "undisturbed")
     assert trials(tmp_path / "run")[: len(begun)] == begun
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_an_interrupted_bench_goes_on(cli, parts, tmp_path, sent, code):
-    args = ("bench", "--seeds", "2", "--trials", "4", "--epochs", "2", "--final-epochs", "1")
-    process = start(*args, "--out", str(tmp_path / "b"))
-    wait_for_trials(process, tmp_path / "b", 4)
-    process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert err.strip() == "npusim: interrupted" or sent == signal.SIGKILL
-    begun = {path.parent.name: trials(path.parent) for path in tmp_path.rglob(TRIALS)}
-    assert cli(*args, "--out", str(tmp_path / "b"))[0] == 0
-    assert cli(*args, "--workers", "1", "--out", str(tmp_path / "alone"))[0] == 0
-    for path in (tmp_path / "alone").rglob(TRIALS):
-        name = path.parent.name
-        assert trials(tmp_path / "b" / name) == trials(path.parent)
-        assert trials(path.parent)[: len(begun.get(name, []))] == begun.get(name, [])

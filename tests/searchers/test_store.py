@@ -48,7 +48,8 @@ def finished(directory: Path, evaluator: Planted | None = None, **changes) -> St
 
 def without_times(result: StudyResult) -> dict:
     found = {key: value for key, value in result.to_json().items() if not key.endswith("_s")}
-    found["best"] = {k: v for k, v in found["best"].items() if not k.endswith("_s")}
+    for name in ("best", "curve"):
+        found[name] = {k: v for k, v in found[name].items() if not k.endswith("_s")}
     return found
 
 

