@@ -4,9 +4,12 @@
 
     python benches/training.py digits [--seeds 5]
     python benches/training.py number-format [--seeds 10]
+    python benches/training.py speed [--seeds 10]
 
 Raw figures go to ``benches/results``. Torch has one thread; times are CPU seconds of the process.
 Errors are standard errors over the seeds; each seed has first weights, order and draws of its own.
+For "speed" the two precisions are measured in turn on random images, so that the ratio
+says more than either figure.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +25,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from searchers.training.recipes import get
-from searchers.training.runs import Run, train
+import spaces
+from searchers.data.splits import Split
+from searchers.data.super_resolution import Pairs
+from searchers.training.loop import Training
+from searchers.training.recipes import Recipe, get
+from searchers.training.runs import Run, scale_of, train
+from searchers.training.tasks import PEAK, Classification, SuperResolution, Task
 from spaces.base import Candidate, Space
 from spaces.digits import digits
-from spaces.nets import CandidateNet
+from spaces.nets import CandidateNet, CompressedWeight, build, magnitude_mask
 from spaces.nets.files import load_net
 
 RESULTS = Path(__file__).parent / "results"
-LAYER = "conv3"
-"""The largest: 32 to 48 channels, 13,824 weights."""
 
 
 def candidate(space: Space, bitwidth: int, sparsity: float) -> Candidate:
@@ -45,68 +51,108 @@ def trained(run: Run, folder: Path) -> tuple[dict[str, Any], CandidateNet]:
     return train(run, folder), load_net(folder / "net.pt", run.space)
 
 
-def bench_digits(seeds: int) -> list[dict[str, Any]]:
+def bench_digits(seeds: int) -> Iterator[dict[str, Any]]:
     """Test accuracy in floating point, and at 4 bits with half of the weights zero."""
     space = digits()
-    rows = []
     for seed in range(seeds):
         for name, chosen in (("float", space.largest()), ("4 bit", candidate(space, 4, 0.5))):
             with tempfile.TemporaryDirectory() as folder:
                 run = Run(space, chosen, get("digits"), seed, quantized=name != "float")
                 results, _ = trained(run, Path(folder) / "run")
             scores = results["scores"]
-            rows.append(
-                {
-                    "network": name,
-                    "seed": seed,
-                    "accuracy": scores["float_maps"]["accuracy"],
-                    "accuracy_int8_maps": scores.get("int8_maps", {}).get("accuracy", ""),
-                    "wall_s": round(results["wall_s"], 2),
-                    "cpu_s": round(results["cpu_s"], 2),
-                }
-            )
-    return rows
+            yield {
+                "network": name,
+                "seed": seed,
+                "accuracy": scores["float_maps"]["accuracy"],
+                "accuracy_int8_maps": scores.get("int8_maps", {}).get("accuracy", ""),
+                "wall_s": round(results["wall_s"], 2),
+                "cpu_s": round(results["cpu_s"], 2),
+            }
 
 
-def layer_figures(net: CandidateNet, before: Tensor) -> dict[str, float]:
-    """What the format makes of the layer; `before` are its dense weights before finetuning."""
-    weight = net.weights()[LAYER]
+def layer_figures(weight: CompressedWeight, before: Tensor) -> dict[str, float]:
+    """What a format makes of a layer; `before` are its dense weights before finetuning."""
     deployed = weight().detach()
-    kept = weight.theta.detach() * weight.mask
+    kept_before = before * magnitude_mask(before, weight.n_nonzero)
     return {
         "levels": len(deployed[deployed != 0].unique()),
         "norm_growth": float(weight.theta.detach().square().sum() / before.square().sum()),
-        "kept_norm_growth": float(kept.square().sum() / (before * weight.mask).square().sum()),
+        "kept_norm_growth": float(deployed.square().sum() / kept_before.square().sum()),
     }
 
 
-def bench_number_format(seeds: int) -> list[dict[str, Any]]:
-    """Q and Q-hat from the same float network, at 4 bits and two sparsities."""
-    space = digits()
-    rows = []
+def bench_number_format(seeds: int) -> Iterator[dict[str, Any]]:
+    """Q, Q-hat and no quantization from the same float network, at two sparsities; row by layer."""
+    space = digits(bitwidths=(4, 32))
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             start = Path(folder) / "float"
             run = Run(space, space.largest(), get("digits"), seed, quantized=False)
             _, net = trained(run, start)
-            before = net.weights()[LAYER].theta.detach()
+            before = {name: weight.theta.detach() for name, weight in net.weights().items()}
             for sparsity in (0.2, 0.1):
-                for number_format in ("q", "q-hat"):
+                for name, bitwidth in (("q", 4), ("q-hat", 4), ("none", 32)):
+                    number_format = "q" if name == "none" else name
                     recipe = get("digits").but(epochs=20, number_format=number_format)
-                    chosen = candidate(space, 4, sparsity)
+                    chosen = candidate(space, bitwidth, sparsity)
                     run = Run(space, chosen, recipe, seed, start=start / "net.pt")
-                    results, net = trained(run, Path(folder) / f"{sparsity}-{number_format}")
-                    rows.append(
-                        {
+                    results, net = trained(run, Path(folder) / f"{sparsity}-{name}")
+                    for layer, weight in net.weights().items():
+                        yield {
                             "sparsity": sparsity,
-                            "number_format": number_format,
+                            "number_format": name,
                             "seed": seed,
+                            "layer": layer,
                             "accuracy": results["scores"]["float_maps"]["accuracy"],
                             "loss": results["loss"],
-                            **layer_figures(net, before),
+                            **layer_figures(weight, before[layer]),
                         }
-                    )
-    return rows
+
+
+SPEED: dict[str, tuple[str, dict[str, Any]]] = {
+    "wide ResNet 20-1": ("cifar100", {"multiplier": 1}),
+    "wide ResNet 20-2": ("cifar100", {"multiplier": 2}),
+    "MobileNetV2 x0.5, 64x64": ("tiny_imagenet", {"widen": 0.5}),
+    "super-resolution x4": ("super_resolution", {"features": 56, "shrunk": 12, "layers": 4}),
+}
+N_CLASSES = 100
+
+
+def noise_task(space: Space, recipe: Recipe, n_batches: int) -> Task:
+    """Random images to train a space's networks on."""
+    noise, device = np.random.default_rng(0), torch.device("cpu")
+    height, width, depth = space.image_shape
+    if space.name == "super_resolution":
+        scale = scale_of(space)
+        sides = (recipe.patch, scale * recipe.patch)
+        low, high = ((np.float32(PEAK) * noise.random((side, side), np.float32),) for side in sides)
+        recipe = recipe.but(patches=n_batches * recipe.batch_size)
+        return SuperResolution(Pairs(high, low), scale, recipe, device)
+    n = n_batches * recipe.batch_size
+    images = noise.integers(0, 256, (n, height, width, depth), np.uint8)
+    classes = noise.integers(0, N_CLASSES, n)
+    return Classification(Split(images, classes, (128.0,), (64.0,)), recipe, device)
+
+
+def bench_speed(seeds: int) -> Iterator[dict[str, Any]]:
+    """Images a CPU second in float32 and with products in bfloat16, in turn."""
+    for title, (name, options) in SPEED.items():
+        space = spaces.get(name, **options)
+        for seed in range(seeds):
+            for precision in ("float32", "bfloat16"):
+                recipe = get(space.data_set).but(epochs=1, bfloat16=precision == "bfloat16")
+                task = noise_task(space, recipe, n_batches=3)
+                net = build(space, space.largest(), torch.Generator().manual_seed(seed))
+                spent_s: list[float] = []
+                training = Training(net, task, recipe, seed, quantized=False)
+                training.run(lambda progress, spent_s=spent_s: spent_s.append(progress.cpu_s))
+                rate = recipe.batch_size / (spent_s[-1] - spent_s[-2])  # the first allocates
+                yield {
+                    "network": title,
+                    "precision": precision,
+                    "seed": seed,
+                    "images_per_cpu_s": round(rate, 1),
+                }
 
 
 def summary(rows: list[dict[str, Any]], by: tuple[str, ...], figures: tuple[str, ...]) -> str:
@@ -127,7 +173,7 @@ def summary(rows: list[dict[str, Any]], by: tuple[str, ...], figures: tuple[str,
 
 
 BENCHES: dict[
-    str, tuple[Callable[[int], list[dict[str, Any]]], int, tuple[str, ...], tuple[str, ...]]
+    str, tuple[Callable[[int], Iterator[dict[str, Any]]], int, tuple[str, ...], tuple[str, ...]]
 ]
 BENCHES = {
     "digits": (
@@ -139,9 +185,10 @@ BENCHES = {
     "number-format": (
         bench_number_format,
         10,
-        ("sparsity", "number_format"),
+        ("sparsity", "number_format", "layer"),
         ("accuracy", "loss", "levels", "norm_growth", "kept_norm_growth"),
     ),
+    "speed": (bench_speed, 10, ("network", "precision"), ("images_per_cpu_s",)),
 }
 
 
@@ -153,12 +200,16 @@ def main() -> None:
     arguments = parser.parse_args()
     bench, seeds, by, figures = BENCHES[arguments.bench]
     torch.set_num_threads(1)
-    rows = bench(seeds if arguments.seeds is None else arguments.seeds)
     path = RESULTS / f"training_{arguments.bench.replace('-', '_')}.csv"
+    rows = []
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        for row in bench(seeds if arguments.seeds is None else arguments.seeds):
+            if not rows:
+                writer = csv.DictWriter(file, list(row), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(row)
+            file.flush()
+            rows.append(row)
     print(summary(rows, by, figures))
 
 

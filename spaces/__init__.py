@@ -49,10 +49,14 @@ def get(name: str, **options: Any) -> Space:
         make = partial(from_network, npusim.load(name))
     else:
         make = registry.get("npusim.spaces", name)
+    signature = inspect.signature(make)
     try:
-        inspect.signature(make).bind(**options)
-    except TypeError as error:
-        raise ConfigError(f"options of space {name!r} must be ones it has, got: {error}") from None
+        signature.bind(**options)
+    except TypeError as error:  # its text begins with "got an unexpected" or "missing a"
+        known = ", ".join(signature.parameters)
+        raise ConfigError(
+            f"options of space {name!r} must be ones it has ({known}), {error}"
+        ) from None
     found = make(**options)
     if not isinstance(found, Space):
         raise ConfigError(f"plug-in {name!r} must make a Space, got {type(found).__name__}")

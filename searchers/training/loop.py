@@ -130,8 +130,9 @@ class Training:
     def _step(self, rows: Tensor) -> float:
         """One step of the optimizer on these samples; returns the loss."""
         step, recipe = self.progress.step, self.recipe
-        self._draws.manual_seed(seed_of(self.seed, DRAWS, step))
-        self._noise.manual_seed(seed_of(self.seed, DRAWS, step))
+        seed = seed_of(self.seed, DRAWS, step)
+        self._draws.manual_seed(seed)
+        self._noise.manual_seed(seed)
         self._prepare(step)
         inputs, targets = self.task.batch(rows, self._draws, self.group)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bfloat16):
@@ -139,8 +140,7 @@ class Training:
         loss = self.task.loss(outputs.float(), targets)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        found = [p.grad for p in self._parameters if p.grad is not None]
-        self.group.average(found)
+        self.group.average(p.grad for p in self._parameters if p.grad is not None)
         if recipe.clip_norm:
             nn.utils.clip_grad_norm_(self._parameters, recipe.clip_norm)
         self.optimizer.step()

@@ -13,11 +13,14 @@ import hashlib
 import io
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -114,7 +117,8 @@ def train(
         run: what to train.
         directory: is created where it is missing.
         device: "cpu" or "cuda".
-        checkpoint_interval_s: seconds between checkpoints; an interruption loses no more.
+        checkpoint_interval_s: seconds between checkpoints; a killed training loses no more. Ctrl-C
+            lets the step end, writes one and raises KeyboardInterrupt; a second does not wait.
         on_step: called after each step with the steps done, their number, and the mean loss of the
             epoch so far.
         tensorboard: write event files to the directory, too.
@@ -136,11 +140,12 @@ def train(
         stored = read_state(checkpoint, CHECKPOINT_KIND)
         require_space(checkpoint, stored, run.space)
         training.load(stored["training"])
-    if group.rank == 0 and not (directory / "training.json").exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        header = {"format": RUN_FORMAT, "version": RUN_VERSION, **run.identity()}
-        write_json(directory / "training.json", header | {"npusim": __version__})
     with ExitStack() as stack:
+        interrupted = stack.enter_context(_after_the_step()) if group.size == 1 else bool
+        if group.rank == 0 and not (directory / "training.json").exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            header = {"format": RUN_FORMAT, "version": RUN_VERSION, **run.identity()}
+            write_json(directory / "training.json", header | {"npusim": __version__})
         log = _logger(directory if tensorboard and group.rank == 0 else None, stack)
         saved_s = [time.monotonic()]
 
@@ -153,9 +158,12 @@ def train(
             in_epoch = (progress.step - 1) % training.batches + 1
             loss = progress.loss / in_epoch if progress.loss else progress.epochs[-1]["loss"]
             on_step(progress.step, training.plan.n_steps, loss)
-            if group.rank == 0 and time.monotonic() - saved_s[0] >= checkpoint_interval_s:
+            due = time.monotonic() - saved_s[0] >= checkpoint_interval_s
+            if group.rank == 0 and (due or interrupted()):
                 _save_checkpoint(checkpoint, run, training)
                 saved_s[0] = time.monotonic()
+            if interrupted():
+                raise KeyboardInterrupt
 
         training.run(after_step, after_epoch)
     results = _results(run, net, training, parts)
@@ -164,6 +172,31 @@ def train(
         write_json(directory / "results.json", results)  # last: the training is whole with it
         checkpoint.unlink(missing_ok=True)
     return results
+
+
+@contextmanager
+def _after_the_step() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C wait for the end of a step, so that nothing is lost; a second does not.
+
+    Yields:
+        What says whether there was one. Never in threads, which signals do not reach.
+    """
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield lambda: False  # or it is ignored, as in the background of a script
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def check(run: Run, directory: Path) -> None:

@@ -328,7 +328,7 @@ class TestCandidates:
             ("digits:best", "candidate must be SPACE:largest or SPACE:seed=N, got 'digits:best'"),
             ("digits:seed=x", "candidate must be SPACE:largest or SPACE:seed=N, got"),
             ("digits:largest:x", "option of a space must be KEY=VALUE, got 'x' in"),
-            ("digits:largest:x=1", "options of space 'digits' must be ones it has, got"),
+            ("digits:largest:x=1", "options of space 'digits' must be ones it has (widths, "),
             ("missing.json", "candidate must be a readable file, got 'missing.json'"),
         ],
     )

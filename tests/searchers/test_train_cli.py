@@ -121,18 +121,26 @@ def test_searches_are_finetuned(call, tmp_path):
     assert "definition of space 'digits' must be of hash 0000000000000000, got one" in found.output
 
 
-def test_a_killed_training_goes_on_to_the_same_network(call, tmp_path, candidate):
+@pytest.mark.parametrize(
+    ("number", "interval", "awaited"),
+    [(signal.SIGKILL, "0.001", "checkpoint.pt"), (signal.SIGINT, "3600", "training.json")],
+)
+def test_a_killed_or_interrupted_training_goes_on_to_the_same_network(
+    call, tmp_path, candidate, number, interval, awaited
+):
     from spaces.nets.files import read_state
 
     command = [sys.executable, "-m", "npusim", "train", "--candidate", candidate, "--epochs", "6"]
-    command += [*SMALL, "--checkpoint-interval", "0.001"]
+    command += [*SMALL, "--checkpoint-interval", interval]
     killed = tmp_path / "killed"
-    process = subprocess.Popen([*command, "--out", killed], stderr=subprocess.DEVNULL)
-    while not (killed / "checkpoint.pt").exists():
+    process = subprocess.Popen([*command, "--out", killed], stderr=subprocess.PIPE, text=True)
+    while not (killed / awaited).exists():
         assert process.poll() is None
         time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, number)
+    _, said = process.communicate()
+    if number == signal.SIGINT:
+        assert (process.returncode, said.strip()) == (130, "npusim: interrupted")
     assert not (killed / "results.json").exists()
     done = read_state(killed / "checkpoint.pt", "npusim.checkpoint")["training"]["progress"]["step"]
     assert 0 < done < 6 * 14

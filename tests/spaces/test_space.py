@@ -205,7 +205,9 @@ def test_json_has_options_by_name():
 
 def test_registry_passes_options_on_and_refuses_unknown_ones():
     assert spaces.get("digits", bitwidths=(4, 8)) == digits(bitwidths=(4, 8))
-    with pytest.raises(ConfigError, match=r"options of space 'digits' must be ones it has.*colour"):
+    with pytest.raises(
+        ConfigError, match=r"options of space 'digits' must be ones it has \(widths, .*colour"
+    ):
         spaces.get("digits", colour="red")
     with pytest.raises(UnknownNameError, match=r"space must be one of .*did you mean 'digits'"):
         spaces.get("digit")
