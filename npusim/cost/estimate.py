@@ -33,7 +33,7 @@ from npusim.cost.program import NpuOp, Program
 from npusim.cost.result import Cost, Lazy, MapMemory
 from npusim.cost.schedule import Schedule, Scheduler
 from npusim.cost.scheme_weights import SchemeWeights
-from npusim.cost.weight_sizes import WeightSizes, exact_sizes
+from npusim.cost.weight_sizes import ExpectedSizes, WeightSizes, exact_sizes
 from npusim.errors import ConfigError
 from npusim.formats.vela_stream import is_compiled
 from npusim.hardware import (
@@ -83,7 +83,8 @@ def estimate(
         npu: preset name, or a `npusim.hardware.Machine`, which then says all about the hardware.
         system_config: preset name of the memories.
         memory_mode: preset name of what is kept in which memory.
-        weights: tells what weights take in flash; None: exactly what Arm's compiler encodes.
+        weights: tells what weights take in flash; None: exactly what Arm's compiler encodes. If
+            that is what is expected of them, `Cost.notes` says what they are taken to be.
         optimise: "performance" or "size": whether an arena without limit may be as large as is
             best for speed, or is to be as small as the compiler can make it.
         arena_limit_bytes: most that the arena should take, or the staging memory where feature
@@ -121,6 +122,9 @@ def estimate(
         arena_limit_bytes = target.mode.arena_cache_size_bytes
     schedule = Scheduler(program, target, sizes, decoding).run(optimise, arena_limit_bytes)
     cost = cost_of(schedule, cpu_cycles, arena_limit_bytes)
+    if isinstance(sizes, ExpectedSizes):
+        note = f"weights are not known: their bytes are those expected of {sizes.assumption}"
+        return replace(cost, notes=(note, *cost.notes))
     return _in_scheme(cost, sizes) if isinstance(sizes, SchemeWeights) else cost
 
 

@@ -10,7 +10,7 @@ and what only the CPU reads, are not counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
@@ -135,24 +135,35 @@ def flash_items(
             elif scales[key] != made_from[number]:
                 block = ("scales", key, made_from[number], _bias(op))
                 sizes.setdefault(block, (op.name, "scales", n_bytes))
-        if op.table_bytes:
-            content = number if op.table_content is None else op.table_content
-            sizes.setdefault(("table", content), (op.name, "table", op.table_bytes))
-        for view in (op.ifm, op.ifm2) if op.on_npu else ():
-            if view is not None and program.maps[view.map].is_constant:
-                one = program.maps[view.map]
-                content = view.map if one.content is None else one.content
-                sizes.setdefault(
-                    ("constant", content, one.n_constant_bytes),
-                    (one.name, "constant", one.n_constant_bytes),
-                )
+        for content, other in _others(program, number):
+            sizes.setdefault(content, other)
     items: list[FlashItem] = []
     end = 0
     for name, kind, n_bytes in sizes.values():
-        padded = -(-n_bytes // STREAM_ALIGN_BYTES) * STREAM_ALIGN_BYTES
+        padded = _padded(n_bytes)
         items.append(FlashItem(name, kind, padded, end))
         end += padded
     return tuple(items)
+
+
+def _others(
+    program: Program, number: int
+) -> Iterator[tuple[tuple[Hashable, ...], tuple[str, str, int]]]:
+    """Tables and constants of an operation: what tells them from others; name, kind and bytes."""
+    op = program.ops[number]
+    if op.table_bytes:
+        content = number if op.table_content is None else op.table_content
+        yield ("table", content), (op.name, "table", op.table_bytes)
+    for view in (op.ifm, op.ifm2) if op.on_npu else ():
+        if view is not None and program.maps[view.map].is_constant:
+            one = program.maps[view.map]
+            content = view.map if one.content is None else one.content
+            n_bytes = one.n_constant_bytes
+            yield ("constant", content, n_bytes), (one.name, "constant", n_bytes)
+
+
+def _padded(n_bytes: int) -> int:
+    return -(-n_bytes // STREAM_ALIGN_BYTES) * STREAM_ALIGN_BYTES
 
 
 def flash_bytes(items: Sequence[FlashItem]) -> int:
@@ -191,10 +202,12 @@ def weight_values(program: Program) -> list[Hashable]:
 @once_per_object
 def other_bytes(program: Program) -> int:
     """Bytes in flash that no weights take."""
-    nothing = EncodedWeights(0, (0, 1), 1)
-    encoded = [None if op.weights is None else nothing for op in program.ops]
-    items = flash_items(program, encoded)
-    return flash_bytes([item for item in items if item.kind in ("table", "constant")])
+    found = {
+        key: n_bytes
+        for number in range(len(program.ops))
+        for key, (_, _, n_bytes) in _others(program, number)
+    }
+    return sum(map(_padded, found.values()))
 
 
 @once_per_object

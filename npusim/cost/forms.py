@@ -15,7 +15,13 @@ from npusim.cost.batch_arrays import op_lines, op_links
 from npusim.cost.plan_columns import HALF0, HALF1
 from npusim.cost.program import Program
 from npusim.cost.slice_table import SliceTable, no_slices, slices_room
-from npusim.cost.weight_sizes import ExpectedSizes, WeightSizes, exact_sizes, op_statistics
+from npusim.cost.weight_sizes import (
+    ExpectedSizes,
+    WeightSizes,
+    coding_order,
+    exact_sizes,
+    op_statistics,
+)
 from npusim.errors import ConfigError
 from npusim.npu import NpuConfig
 from npusim.weights.expected import stream_law
@@ -100,7 +106,7 @@ class Weights:
         self.ops, self.links = op_lines(program), op_links(program)
         self.statistics = np.zeros((len(program.ops), 2))
         self.table: SliceTable | None = None
-        if type(sizes) is ExpectedSizes and sizes.npu == npu:
+        if type(sizes) is ExpectedSizes and coding_order(sizes.npu) == coding_order(npu):
             for index, op in enumerate(program.ops):
                 if op.weights is not None:
                     self.statistics[index] = op_statistics(op, sizes.statistics)

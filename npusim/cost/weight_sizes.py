@@ -93,10 +93,14 @@ class ExactSizes:
         return sizes
 
 
+def coding_order(npu: NpuConfig) -> tuple[int, int, int]:
+    """What of an NPU decides the order that weights are coded in."""
+    return npu.ofm_ublock_depth, npu.ifm_ublock_depth, npu.n_cores
+
+
 def exact_sizes(program: Program, npu: NpuConfig) -> ExactSizes:
     """Those of a program, which are measured once for NPUs that read weights in the same order."""
-    order = (npu.ofm_ublock_depth, npu.ifm_ublock_depth, npu.n_cores)
-    return _sizes_by_order(program).setdefault(order, ExactSizes(npu))
+    return _sizes_by_order(program).setdefault(coding_order(npu), ExactSizes(npu))
 
 
 @once_per_object
@@ -163,6 +167,13 @@ class ExpectedSizes:
 
     npu: NpuConfig
     statistics: Statistics = TRAINED
+
+    @property
+    def assumption(self) -> str:
+        """What weights are taken to be, in words."""
+        if isinstance(self.statistics, WeightStatistics):
+            return self.statistics.assumption
+        return "weights of the statistics given for each operation"
 
     def slices(
         self, op: NpuOp, ifm_bits: int, block_depth: int, depths: Sequence[int]

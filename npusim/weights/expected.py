@@ -15,7 +15,7 @@ want twice as large and large ones smaller, and `MADE_BITS`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from math import erf, exp, sqrt
 from statistics import NormalDist
@@ -53,6 +53,7 @@ VALUE_BITS: Final = 2.5
 MADE_BITS: Final = 1.0
 """Of a coded value that the compiler makes: ones among zeros."""
 
+_KEPT_FAN_INS: Final = 1 << 12
 _FAN_INS: Final = tuple(2.0**power for power in range(21))
 _GUMBEL: Final = 0.5 * exp(-0.5772156649015329)
 """Tail of the normal distribution beyond the mean of the largest, in parts of one weight."""
@@ -127,6 +128,22 @@ class WeightStatistics:
         values = (entropy - float(binary_entropy_bits(zeros))) / (1.0 - zeros) if zeros < 1 else 0.0
         return s * max(values, 0.0) + float(binary_entropy_bits(s)), 1.0 - s
 
+    @property
+    def assumption(self) -> str:
+        """What weights are taken to be, in words.
+
+        >>> WeightStatistics().assumption, WeightStatistics(4, nonzero_fraction=0.3).assumption
+        ('bell-shaped weights of 8 bits', 'bell-shaped weights of 4 bits, 30 % of them not zero')
+        """
+        what = f"bell-shaped weights of {self.bits} bits"
+        if self.entropy_bits is not None:
+            what = f"weights with an entropy of {self.entropy_bits:.2f} bits"
+        elif self.n_clusters is not None:
+            what = f"bell-shaped weights in {self.n_clusters} clusters"
+        if self.nonzero_fraction is None:
+            return what
+        return f"{what}, {self.nonzero_fraction:.0%} of them not zero".replace("%", " %")
+
     def _zeros(self, expected: float) -> float:
         return expected if self.nonzero_fraction is None else 1.0 - float(self.nonzero_fraction)
 
@@ -141,8 +158,14 @@ def expected_entropy(bits: int, fan_in: int) -> tuple[float, float]:
     >>> [round(expected_entropy(8, n)[0], 1) for n in (9, 64, 4096)]
     [7.5, 7.4, 6.7]
     """
-    entropies, zeros = _by_fan_in(integer("bits", bits, BITS_MIN, BITS_MAX))
-    at = np.log2(integer("fan_in", fan_in, 1, 1 << 40))
+    known = integer("bits", bits, BITS_MIN, BITS_MAX), integer("fan_in", fan_in, 1, 1 << 40)
+    return _between_fan_ins(*known)
+
+
+@lru_cache(_KEPT_FAN_INS)
+def _between_fan_ins(bits: int, fan_in: int) -> tuple[float, float]:
+    entropies, zeros = _by_fan_in(bits)
+    at = np.log2(fan_in)
     knots = np.log2(_FAN_INS)
     return float(np.interp(at, knots, entropies)), float(np.interp(at, knots, zeros))
 
