@@ -101,14 +101,17 @@ class SpaceBuilder:
         stride: int = 1,
         *,
         widths: Options | _Default = DEFAULT,
+        bitwidths: Options | _Default = DEFAULT,
+        sparsities: Options | _Default = DEFAULT,
         norm: bool = True,
         bias: bool = True,
         activation: str = "relu",
         name: str = "",
     ) -> str:
         """A convolution of `ofm_depth` channels at full width; several kernels are decided."""
+        options = {"width": widths, "bitwidth": bitwidths, "sparsity": sparsities}
         return self._weighted(
-            LayerKind.CONV, source, ofm_depth, kernel, widths, name,
+            LayerKind.CONV, source, ofm_depth, kernel, options, name,
             stride=stride, norm=norm, bias=bias, activation=activation,
         )  # fmt: skip
 
@@ -124,7 +127,7 @@ class SpaceBuilder:
     ) -> str:
         """A depthwise convolution, as wide as its input."""
         return self._weighted(
-            LayerKind.DEPTHWISE, source, 0, kernel, None, name,
+            LayerKind.DEPTHWISE, source, 0, kernel, {"width": None}, name,
             stride=stride, norm=norm, activation=activation,
         )  # fmt: skip
 
@@ -142,7 +145,7 @@ class SpaceBuilder:
     ) -> str:
         """A transpose convolution, whose output is `stride` times as high and wide."""
         return self._weighted(
-            LayerKind.TRANSPOSE_CONV, source, ofm_depth, kernel, widths, name,
+            LayerKind.TRANSPOSE_CONV, source, ofm_depth, kernel, {"width": widths}, name,
             stride=stride, norm=norm, activation=activation,
         )  # fmt: skip
 
@@ -152,12 +155,15 @@ class SpaceBuilder:
         ofm_depth: int,
         *,
         widths: Options | _Default = None,
+        bitwidths: Options | _Default = DEFAULT,
+        sparsities: Options | _Default = DEFAULT,
         activation: str = "none",
         name: str = "",
     ) -> str:
         """A matrix product with bias on a 1x1 map; of full width if nothing is said."""
+        options = {"width": widths, "bitwidth": bitwidths, "sparsity": sparsities}
         return self._weighted(
-            LayerKind.DENSE, source, ofm_depth, 1, widths, name, activation=activation
+            LayerKind.DENSE, source, ofm_depth, 1, options, name, activation=activation
         )
 
     def given(self, sources: Sequence[str], sizes: Given, name: str) -> str:
@@ -268,13 +274,12 @@ class SpaceBuilder:
         source: str,
         ofm_depth: int,
         kernel: int | Sequence[int],
-        widths: Options | _Default,
+        own: Mapping[str, Options | _Default],
         name: str,
         **attributes: Any,
     ) -> str:
         options = dict(self._defaults)
-        if widths is not DEFAULT:
-            options["width"] = widths
+        options |= {what: values for what, values in own.items() if values is not DEFAULT}
         if not isinstance(kernel, int):
             options["kernel"], kernel = kernel, 1
         return self._append(Layer(name, kind, (source,), ofm_depth, kernel, **attributes), options)

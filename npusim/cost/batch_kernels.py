@@ -2,11 +2,11 @@
 """Kernels of `npusim.cost.batch`: many programs, and what is kept of the plans of operations.
 
 ops, entries and machine are those of `npusim.cost.entries_kernels`, plans those of
-`npusim.cost.plan_columns`, contexts, alone, moves, variants and what is listed of programs those
-of `npusim.cost.lookup_kernels`. memo (keys i64 [n, KEY_COLUMNS], plans i64 [n, PLAN_COLUMNS], slots
-i64, moves, variants, counts i64 [2]) keeps plans by what they depend on; plan 0 is that of every
-operation of the CPU. slots, of a power of two, is the index of keys; counts says how many plans and
-variants there are.
+`npusim.cost.plan_columns`, contexts, alone, heads, moves and what is listed of programs those of
+`npusim.cost.lookup_kernels`. memo (keys i64 [n, KEY_COLUMNS], plans i64 [n, PLAN_COLUMNS], slots
+i64, heads, moves, counts i64 [2]) keeps plans by what they depend on, and the slacks that they
+leave as plans of nothing else; plan 0 is that of every operation of the CPU. slots, of a power of
+two, is the index of keys; counts says how many plans and moves there are.
 """
 
 from __future__ import annotations
@@ -29,28 +29,21 @@ from npusim.cost.entries_kernels import (
 from npusim.cost.lookup_kernels import (
     AFTER,
     BEFORE,
-    LEAST_BYTES,
     N_ALONE,
     N_STEPS,
     NUMBER,
-    REPEATS,
     SHARING,
+    SLACK,
     add_move,
     find_move,
-    late_bytes,
     look_up,
 )
 from npusim.cost.plan_columns import (
-    HALF0,
-    HALF1,
     N_SLICES,
     PLAN_COLUMNS,
-    PRE_BUFFERED,
-    SCALE_BYTES,
     SLACK_BYTES,
     SLACK_CYCLES,
     UNLIMITED_BYTES,
-    WEIGHT_BYTES,
 )
 from npusim.cost.plans_kernels import make_plan
 
@@ -126,6 +119,25 @@ def find_plan(
     return slots[at]
 
 
+@leaf_kernel
+def find_slack(plan: Any, memo: Any) -> Any:
+    """The line of the slack that a plan i64 [PLAN_COLUMNS] leaves, which is made if it is new: a
+    plan of nothing else."""
+    keys, plans, slots, _, _, counts = memo
+    key = keys[counts[0]]
+    key[0], key[1], key[4] = FREE, FREE, plan[N_SLICES] > 1
+    key[2], key[3] = plan[SLACK_CYCLES], plan[SLACK_BYTES]
+    at = find_slot(key, keys, slots)
+    if slots[at] == FREE:
+        slack = plans[counts[0]]
+        slack[:] = 0
+        slack[SLACK_CYCLES], slack[SLACK_BYTES] = plan[SLACK_CYCLES], plan[SLACK_BYTES]
+        slack[N_SLICES] = plan[N_SLICES]
+        slots[at] = counts[0]
+        counts[0] += 1
+    return slots[at]
+
+
 @kernel
 def plan_program(
     numbers: Any,
@@ -137,84 +149,35 @@ def plan_program(
     machine: Any,
     memo: Any,
     room: Any,
-    lines: Any,
 ) -> Any:
-    """Write the line of each step's plan, i64 [n_steps]; return whether all operations fit the NPU.
+    """Make the plans of all steps, and note what they cost; return whether all operations fit the
+    NPU.
 
     numbers i64 [n_alone] of known (ops, statistics, table) and entries, steps i64 [n_steps] as
     `lookup_kernels.set_steps` lists them.
     """
-    _, plans, _, moves, variants, counts = memo
+    _, plans, _, heads, moves, counts = memo
     ops = known[0]
     for number in numbers:
         if ops[number, col.UNIT] != col.CPU and not entries[number, FITS]:
             return False
-    plan = np.empty(PLAN_COLUMNS, np.int64)
-    for i in range(steps.size):
-        at, line = steps[i] >> 1, lines[i - 1] if steps[i] & 1 else 0
-        found = find_move(at, line, moves, variants)
-        if found < 0:
-            exists, on_npu = set_before(contexts[at], line, ops, entries, plans, plan)
-            found = find_plan(
-                *(contexts[at], (plan, exists, on_npu), known, entries, law, machine, memo, room)
-            )
-            if found < 0:
-                return False
-            add_move(at, line, found, plans[found], moves, variants, counts)
-        lines[i] = found
-    return True
-
-
-@leaf_kernel
-def is_repeated(
-    i: Any, steps: Any, earlier: Any, contexts: Any, entries: Any, lines: Any, plans: Any
-) -> Any:
-    """Whether an earlier step has the weights of step i in the same slices and order."""
-    depth = entries[contexts[steps[i] >> 1, NUMBER], col.OFM_BLOCK_DEPTH]
-    other = earlier[i] >> 2
-    while other >= 0:
-        alike = plans[lines[other], N_SLICES] == plans[lines[i], N_SLICES]
-        alike &= plans[lines[other], WEIGHT_BYTES] == plans[lines[i], WEIGHT_BYTES]
-        if alike and entries[contexts[steps[other] >> 1, NUMBER], col.OFM_BLOCK_DEPTH] == depth:
-            return True
-        other = earlier[other] >> 2
-    return False
-
-
-@leaf_kernel
-def share_weights(
-    steps: Any, earlier: Any, contexts: Any, entries: Any, lines: Any, plans: Any, costs: Any
-) -> None:
-    """Take from costs i64 [5] of one program the bytes in flash of what is there already, and the
-    streams of weights that were counted, however they are cut."""
-    for i in range(steps.size):
-        if earlier[i] < 0:
+    plan, slack = np.empty(PLAN_COLUMNS, np.int64), 0
+    for step in steps:
+        at, before = step >> 1, slack if step & 1 else 0
+        move = find_move(at, before, heads, moves)
+        if move >= 0:
+            slack = moves[move, SLACK]
             continue
-        costs[4] -= plans[lines[earlier[i] >> 2], WEIGHT_BYTES]
-        if is_repeated(i, steps, earlier, contexts, entries, lines, plans):
-            costs[3] -= plans[lines[i], WEIGHT_BYTES]
-            if not earlier[i] & 2:
-                costs[3] -= plans[lines[i], SCALE_BYTES]
-
-
-@leaf_kernel
-def peak_of(head: Any, used: Any, steps: Any, earlier: Any, lines: Any, plans: Any) -> Any:
-    """Bytes that one program has in the arena at once, neighbours with the same weights in one
-    piece sharing a buffer; head, used, steps and earlier as `lookup_kernels.set_steps` lists
-    them."""
-    most, late = head[LEAST_BYTES], 0
-    for i in range(steps.size):
-        plan = plans[lines[i]]
-        if not steps[i] & 1:
-            late = 0
-        early = plan[HALF0] if plan[PRE_BUFFERED] else 0
-        if steps[i] & 1 and earlier[i] >= 0 and earlier[i] & 1 and plan[N_SLICES] == 1:
-            other = plans[lines[i - 1]]
-            if other[N_SLICES] == 1 and other[HALF0] == plan[HALF0]:
-                early = 0
-        most = max(most, used[i, 0] + late + early, used[i, 1] + plan[HALF0] + plan[HALF1])
-        late = late_bytes(plan)
-    return most
+        exists, on_npu = set_before(contexts[at], before, ops, entries, plans, plan)
+        line = find_plan(
+            *(contexts[at], (plan, exists, on_npu), known, entries, law, machine, memo, room)
+        )
+        if line < 0:
+            return False
+        slack = find_slack(plans[line], memo)
+        depth = entries[contexts[at, NUMBER], col.OFM_BLOCK_DEPTH]
+        add_move(at, before, slack, plans[line], depth, heads, moves, counts)
+    return True
 
 
 @leaf_kernel
@@ -235,41 +198,36 @@ def cost_programs(
     """Write costs i64 [n_programs, 5] from program `first` on; return the next one to do.
 
     They are total cycles, cycles of the NPU, bytes in the arena, in flash, of the weights; -1 where
-    an operation does not fit. Stops where memo is full, for it to be emptied. room (lines, that of
-    make_plan); used, which is part of listed, is empty where the arena is not followed.
+    an operation does not fit. Stops where memo is full, for it to be emptied. room (places i64 [n],
+    that of make_plan); used, which is part of listed, is empty where the arena is not followed.
     """
-    lines, plan_room = room
-    numbers, steps, earlier, used, heads = listed
-    keys, plans, _, moves, variants, counts = memo
+    places, plan_room = room
+    numbers, steps, _, used, heads = listed
+    keys, _, _, memo_heads, moves, counts = memo
     with_usage = used.shape[0] > 0
     for program in range(first, costs.shape[0]):
         o0, head, cost = starts[program, 2], heads[program], costs[program]
         o1 = o0 + head[N_STEPS]
-        if not look_up(o0, head, listed, with_usage, alone, moves, variants, lines, cost):
+        if not look_up(o0, head, listed, with_usage, alone, memo_heads, moves, places, cost):
             n = head[N_STEPS]
-            if counts[0] + n >= keys.shape[0] or counts[1] + n >= variants.shape[0]:
+            if counts[0] + 2 * n >= keys.shape[0] or counts[1] + n >= moves.shape[0]:
                 return program
             if not plan_program(
                 *(numbers[o0 : o0 + head[N_ALONE]], steps[o0:o1], contexts, known, entries),
-                *(law, machine, memo, plan_room, lines),
+                *(law, machine, memo, plan_room),
             ):
                 cost[:] = -1
                 continue
-            look_up(o0, head, listed, with_usage, alone, moves, variants, lines, cost)
-        if head[REPEATS]:
-            own, others = steps[o0:o1], earlier[o0:o1]
-            share_weights(own, others, contexts, entries, lines, plans, cost)
-            if with_usage:
-                cost[2] = peak_of(head, used[o0:o1], own, others, lines, plans)
+            look_up(o0, head, listed, with_usage, alone, memo_heads, moves, places, cost)
     return costs.shape[0]
 
 
 @leaf_kernel
 def empty_memo(memo: Any) -> None:
     """Forget all plans but that of operations of the CPU."""
-    _, _, slots, moves, _, counts = memo
+    _, _, slots, heads, _, counts = memo
     slots[:] = FREE
-    moves[:] = FREE
+    heads[:] = FREE
     counts[0], counts[1] = 1, 0
 
 

@@ -197,10 +197,10 @@ class MachineTable:
         n_least, n_most = _plans_of(entries)
         if self.memo is None or len(self.memo[0]) < n_least:
             self.memo = empty_memo(n_least, known.n_contexts)
-        keys, plans, slots, moves, *rest = self.memo
-        if len(moves) < known.n_contexts:
-            grown = np.full((len(known.contexts), moves.shape[1]), -1, np.int64)
-            grown[: len(moves)] = moves
+        keys, plans, slots, heads, *rest = self.memo
+        if len(heads) < known.n_contexts:
+            grown = np.full(len(known.contexts), -1, np.int64)
+            grown[: len(heads)] = heads
             self.memo = keys, plans, slots, grown, *rest
         while done < batch.n_programs:
             done = cost_programs(
@@ -310,8 +310,8 @@ def _plans_of(entries: BatchEntries) -> tuple[int, int]:
 
     n_steps = entries.listed[4][:, N_STEPS]
     one_program, all_programs = int(n_steps.max()), int(n_steps.sum())
-    least = 2 * one_program + 2
-    return max(least, min(_PLANS_MIN, 2 * all_programs)), max(_PLANS_MAX, least)
+    least = 3 * one_program + 2
+    return max(least, min(_PLANS_MIN, 3 * all_programs)), max(_PLANS_MAX, least)
 
 
 def empty_memo(n_plans: int, n_contexts: int) -> tuple[Int64Array, ...]:
@@ -325,7 +325,7 @@ def empty_memo(n_plans: int, n_contexts: int) -> tuple[Int64Array, ...]:
         np.empty((n_plans, KEY_COLUMNS), np.int64),
         plans,
         np.full(2 << n_plans.bit_length(), -1, np.int64),
-        np.full((n_contexts, MOVE_COLUMNS), -1, np.int64),
+        np.full(n_contexts, -1, np.int64),
         np.empty((n_plans, MOVE_COLUMNS), np.int64),
         np.array([1, 0], np.int64),
     )

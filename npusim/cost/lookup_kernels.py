@@ -3,9 +3,9 @@
 
 What an operation without weights or table costs depends on nothing else: alone i64 [n, 2] has its
 cycles (total, NPU), -1 where no block fits. Any other one is a *step*, whose plan depends on its
-context i64 [CONTEXT_COLUMNS], and on the plan of the one before if that is a step too. moves i64
-[n_contexts, MOVE_COLUMNS] tells for a context the plan and what it costs after one plan before;
-after others, variants i64 [n, MOVE_COLUMNS] do.
+context i64 [CONTEXT_COLUMNS], and on the slack that the one before leaves if that is a step too.
+moves i64 [n, MOVE_COLUMNS] tell what its plan costs after each slack that the plan before may
+leave; heads i64 [n_contexts] is the line of the first one of a context, -1 if it has none.
 
 The twin of looking up is `npusim.cost.batch_kernels.plan_program`.
 """
@@ -47,11 +47,15 @@ HEAD_COLUMNS = 4
 """Of a program: operations that depend on none before, steps; whether weights are used again; the
 most that its maps take at once."""
 
-PLAN_BEFORE, LINE, MOVE_TOTAL, MOVE_NPU, MOVE_WEIGHTS, MOVE_SCALES = range(6)
-EARLY_BYTES, BUFFER_BYTES, LATE_BYTES, VARIANT = range(6, 10)
-MOVE_COLUMNS = 10
-"""Line of the plan before, 0 where it is no step's, or `FREE`; of the plan; its cycles and bytes;
-what its buffer takes under the operation before, under its own and after it; the next variant."""
+SLACK_BEFORE, SLACK, OTHER, MOVE_TOTAL, MOVE_NPU, MOVE_WEIGHTS, MOVE_SCALES = range(7)
+EARLY_BYTES, BUFFER_BYTES, LATE_BYTES, CODING = range(7, 11)
+MOVE_COLUMNS = 11
+"""Line of the slack that the plan before leaves, 0 where it is no step's; of the slack that is
+left; of the context's move after another slack, or -1; cycles and bytes of the plan; what its
+buffer takes under the operation before, under its own and after it; what tells streams of the same
+weights apart."""
+_CODING_SLICES = 32
+_SEVERAL = 2 << _CODING_SLICES
 
 
 @leaf_kernel
@@ -145,43 +149,65 @@ def set_steps(
 
 
 @leaf_kernel
-def late_bytes(plan: Any) -> Any:
-    """Bytes of the half of its buffer that the last slice is in, i64."""
-    return plan[HALF1] if plan[HALF1] and plan[N_SLICES] % 2 == 0 else plan[HALF0]
-
-
-@leaf_kernel
-def find_move(context: Any, before: Any, moves: Any, variants: Any) -> Any:
-    """The line of the plan of a context after the plan on line `before`, -1 if it is not known."""
-    if moves[context, PLAN_BEFORE] == before:
-        return moves[context, LINE]
-    at = moves[context, VARIANT]
-    while at >= 0:
-        if variants[at, PLAN_BEFORE] == before:
-            return variants[at, LINE]
-        at = variants[at, VARIANT]
-    return -1
+def find_move(context: Any, before: Any, heads: Any, moves: Any) -> Any:
+    """The line of the move of a context after the slack on line `before`, -1 if it is not known."""
+    at = heads[context]
+    while at >= 0 and moves[at, SLACK_BEFORE] != before:
+        at = moves[at, OTHER]
+    return at
 
 
 @leaf_kernel
 def add_move(
-    context: Any, before: Any, line: Any, plan: Any, moves: Any, variants: Any, counts: Any
+    context: Any,
+    before: Any,
+    slack: Any,
+    plan: Any,
+    block_depth: Any,
+    heads: Any,
+    moves: Any,
+    counts: Any,
 ) -> None:
-    """Note that plan i64 [PLAN_COLUMNS], on `line`, is that of a context after another plan;
-    counts i64 [2] has the number of variants in the last place."""
-    if moves[context, PLAN_BEFORE] == FREE:
-        move = moves[context]
-        move[VARIANT] = -1
-    else:
-        move = variants[counts[1]]
-        move[VARIANT] = moves[context, VARIANT]
-        moves[context, VARIANT] = counts[1]
-        counts[1] += 1
-    move[PLAN_BEFORE], move[LINE] = before, line
+    """Note that plan i64 [PLAN_COLUMNS], which leaves the slack on a line, is that of a context
+    after another slack; counts i64 [2] has the number of moves in the last place."""
+    move = moves[counts[1]]
+    move[OTHER], heads[context] = heads[context], counts[1]
+    counts[1] += 1
+    move[SLACK_BEFORE], move[SLACK] = before, slack
     move[MOVE_TOTAL], move[MOVE_NPU] = plan[TOTAL_CYCLES], plan[NPU_CYCLES]
     move[MOVE_WEIGHTS], move[MOVE_SCALES] = plan[WEIGHT_BYTES], plan[SCALE_BYTES]
     move[EARLY_BYTES] = plan[HALF0] if plan[PRE_BUFFERED] else 0
-    move[BUFFER_BYTES], move[LATE_BYTES] = plan[HALF0] + plan[HALF1], late_bytes(plan)
+    move[BUFFER_BYTES] = plan[HALF0] + plan[HALF1]
+    in_second = plan[HALF1] > 0 and plan[N_SLICES] % 2 == 0
+    move[LATE_BYTES] = plan[HALF1] if in_second else plan[HALF0]
+    move[CODING] = (plan[N_SLICES] << _CODING_SLICES) + block_depth
+
+
+@leaf_kernel
+def repeated_bytes(k: Any, earlier: Any, places: Any, moves: Any) -> Any:
+    """What of the bytes of step k, which an earlier step shares the weights of, is counted already:
+    streams of the earlier one, however they are cut, and bytes that are in flash; both i64.
+
+    earlier i64 [n_steps] as `set_steps` lists it, places i64 [n_steps] of moves.
+    """
+    move, other = moves[places[k]], earlier[k] >> 2
+    streams = moves[places[other], MOVE_WEIGHTS]
+    while other >= 0:
+        first = moves[places[other]]
+        if first[CODING] == move[CODING] and first[MOVE_WEIGHTS] == move[MOVE_WEIGHTS]:
+            return streams, move[MOVE_WEIGHTS] + (0 if earlier[k] & 2 else move[MOVE_SCALES])
+        other = earlier[other] >> 2
+    return streams, 0
+
+
+@leaf_kernel
+def shares_buffer(k: Any, earlier: Any, places: Any, moves: Any) -> Any:
+    """Whether step k uses the buffer of the one before: the same weights, both in one piece."""
+    if earlier[k] < 0 or earlier[k] & 1 == 0:
+        return False
+    move, before = moves[places[k]], moves[places[k - 1]]
+    in_one = move[CODING] < _SEVERAL and before[CODING] < _SEVERAL
+    return in_one and before[BUFFER_BYTES] == move[BUFFER_BYTES]
 
 
 @leaf_kernel
@@ -191,15 +217,15 @@ def look_up(
     listed: Any,
     with_usage: Any,
     alone: Any,
+    heads: Any,
     moves: Any,
-    variants: Any,
-    lines: Any,
+    places: Any,
     costs: Any,
 ) -> Any:
     """Write costs i64 [5] of one program whose operations begin at `first`, as those of
-    `batch_kernels.cost_programs`, as if no weights were used twice, and lines i64 [n_steps] of its
-    plans; return whether all its moves are known."""
-    numbers, steps, _, used, _ = listed
+    `batch_kernels.cost_programs`; return whether all its moves are known. places i64 [n_steps] is
+    room for their lines."""
+    numbers, steps, earlier, used, _ = listed
     total, npu, weights, scales, fits = 0, 0, 0, 0, 0
     for i in range(first, first + head[N_ALONE]):
         number = numbers[i]
@@ -208,37 +234,33 @@ def look_up(
         fits |= alone[number, 0]
     if fits < 0:
         return False
-    most, line, late = head[LEAST_BYTES], 0, 0
-    for i in range(first, first + head[N_STEPS]):
-        follows, at = steps[i] & 1, steps[i] >> 1
-        before = line if follows else 0
-        if moves[at, PLAN_BEFORE] == before:
-            line = moves[at, LINE]
-            total += moves[at, MOVE_TOTAL]
-            npu += moves[at, MOVE_NPU]
-            weights += moves[at, MOVE_WEIGHTS]
-            scales += moves[at, MOVE_SCALES]
-            early, now, after = (
-                moves[at, EARLY_BYTES],
-                moves[at, BUFFER_BYTES],
-                moves[at, LATE_BYTES],
-            )
-        else:
-            at = moves[at, VARIANT]
-            while at >= 0 and variants[at, PLAN_BEFORE] != before:
-                at = variants[at, VARIANT]
-            if at < 0:
-                return False
-            line = variants[at, LINE]
-            total += variants[at, MOVE_TOTAL]
-            npu += variants[at, MOVE_NPU]
-            weights += variants[at, MOVE_WEIGHTS]
-            scales += variants[at, MOVE_SCALES]
-            early, now = variants[at, EARLY_BYTES], variants[at, BUFFER_BYTES]
-            after = variants[at, LATE_BYTES]
-        lines[i - first] = line
+    most, slack, late, again, shared = head[LEAST_BYTES], 0, 0, 0, 0
+    n, repeats = head[N_STEPS], head[REPEATS] != 0
+    own = earlier[first : first + n]
+    for k in range(n):
+        i = first + k
+        follows = steps[i] & 1
+        at = find_move(steps[i] >> 1, slack if follows else 0, heads, moves)
+        if at < 0:
+            return False
+        move = moves[at]
+        slack, early = move[SLACK], move[EARLY_BYTES]
+        total += move[MOVE_TOTAL]
+        npu += move[MOVE_NPU]
+        weights += move[MOVE_WEIGHTS]
+        scales += move[MOVE_SCALES]
+        if repeats:
+            places[k] = at
+            if own[k] >= 0:
+                streams, in_flash = repeated_bytes(k, own, places, moves)
+                again += streams
+                shared += in_flash
+            if follows and shares_buffer(k, own, places, moves):
+                early = 0
         if with_usage:
-            most = max(most, used[i, 0] + (late if follows else 0) + early, used[i, 1] + now)
-            late = after
-    costs[0], costs[1], costs[2], costs[3], costs[4] = total, npu, most, weights + scales, weights
+            before = late if follows else 0
+            most = max(most, used[i, 0] + before + early, used[i, 1] + move[BUFFER_BYTES])
+            late = move[LATE_BYTES]
+    costs[0], costs[1], costs[2] = total, npu, most
+    costs[3], costs[4] = weights + scales - shared, weights - again
     return True

@@ -41,6 +41,18 @@ def test_layers_may_have_options_of_their_own_or_none():
     assert [(d.name, d.options) for d in found.decisions] == [("own.width", (0.25, 1.0))]
 
 
+def test_layers_may_have_weights_of_their_own():
+    net = builder(bitwidths=(2, 4), sparsities=(0.1, 1.0))
+    x = net.conv(net.input(), 8, bitwidths=(8,), sparsities=None)
+    net.dense(net.global_pool(net.conv(x, 8)), 4, bitwidths=None, sparsities=(0.5,))
+    space = net.build()
+    assert {each.name: each.options for each in space.decisions} == {
+        **{"conv1.width": (0.5, 1.0), "conv1.bitwidth": (8,)},
+        **{"conv2.width": (0.5, 1.0), "conv2.bitwidth": (2, 4), "conv2.sparsity": (0.1, 1.0)},
+        "dense1.sparsity": (0.5,),
+    }
+
+
 def test_sums_tie_widths_through_all_that_passes_a_depth_on():
     net = builder()
     a = net.conv(net.input(), 8, name="a")
