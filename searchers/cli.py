@@ -17,7 +17,7 @@ import spaces
 from npusim.cli.output import shows_progress, table_text
 from npusim.errors import ConfigError
 from searchers.base import Budget, is_one_shot
-from searchers.evaluators import TrainConfig, make
+from searchers.evaluators import RunPlace, TrainConfig, make
 from searchers.options import declared, parse
 from spaces.limits import Limit, parse_count, parse_size
 
@@ -98,8 +98,9 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     default="short",
     show_default=True,
     help="What scores candidates: short (training for --epochs), full (for --final-epochs), "
-    "zero-cost[:nwot|:synflow], surrogate:RUN (a regression on that run's trials), or a function "
-    "of your own, package.module:function.",
+    "supernet[:EPOCHS] (weights shared by all, trained once), zero-cost[:nwot|:synflow], "
+    "surrogate:RUN (a regression on that run's trials), or a function of your own, "
+    "package.module:function.",
 )
 @EPOCHS
 @FINAL_EPOCHS
@@ -161,7 +162,8 @@ def search(
     config = TrainConfig(epochs=epochs, final_epochs=final_epochs)
     if plot:
         _require_plots()
-    make_evaluator = partial(make, evaluator_name, study.space, config, data_set, data)
+    run = RunPlace(limit, out, seed)
+    make_evaluator = partial(make, evaluator_name, study.space, config, data_set, data, run)
     evaluator = make_evaluator()
     study.check(out, evaluator.identity())
     study.check_workers(workers)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from npusim._arguments import integer
@@ -56,6 +59,50 @@ class Controller:
             found[position][candidate.choices[position]] += 1
         return found
 
+    def within(self, limit: Limit) -> FeasibleSet:
+        """Draws of the controller given that they are within a limit."""
+        return FeasibleSet(self.space, limit, self.log_probabilities())
+
+    def gradient(
+        self, choices: np.ndarray, advantages: np.ndarray, within: FeasibleSet | None
+    ) -> list[np.ndarray]:
+        """Policy gradient: mean of advantage times the gradient of a draw's log probability.
+
+        Args:
+            choices: option indices of draws, i64 [n, n_decisions].
+            advantages: their rewards less a baseline, f64 [n].
+            within: None if they are draws of `draw`, else what they were drawn from: their
+                probability is then ``p(y) / P(V)``, and the gradient of ``log P(V)``, what the
+                score gradient is on average within `V`, goes off that of ``log p(y)``.
+
+        Source: REINFORCE; with `within`, Yang et al., 2022, "TabNAS". Differs: `P(V)` is exact.
+        """
+        found = [np.zeros_like(logits) for logits in self.logits]
+        for row, advantage in zip(choices.tolist(), advantages.tolist(), strict=True):
+            drawn = Candidate(self.space.content_hash, tuple(row))
+            for total, slope in zip(found, self.score_gradient(drawn), strict=True):
+                total += advantage / len(choices) * slope
+        if within is not None:
+            mean = float(advantages.mean())
+            each = zip(found, within.marginals(), self.log_probabilities(), strict=True)
+            for total, shown, log_probabilities in each:
+                total -= mean * (shown - shown.sum() * np.exp(log_probabilities))
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that learning needs to go on bit for bit, as lists."""
+        return {
+            "n_steps": self._n_steps,
+            "logits": [each.tolist() for each in self.logits],
+            "squares": [each.tolist() for each in self._squares],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._n_steps = state["n_steps"]
+        self.logits = [np.array(each) for each in state["logits"]]
+        self._squares = [np.array(each) for each in state["squares"]]
+
     def ascend(self, gradient: list[np.ndarray]) -> None:
         """One step of Adam up a gradient."""
         self._n_steps += 1
@@ -73,7 +120,7 @@ class ReinforceSearch:
     Draws beyond the limit, or evaluated before, are dropped. Where none of many is within the
     limit, others are drawn that are, exactly as likely as if draws went on for as long as it takes;
     where none is new, a candidate is drawn uniformly. Subclasses say what a trial is worth,
-    `_reward`, and what goes off its gradient, `_correction`.
+    `_reward`, and whether its probability is that within the limit, `_within`.
     """
 
     def __init__(
@@ -107,9 +154,7 @@ class ReinforceSearch:
         rows = self._controller.draw(self._rng, DRAWS)
         rows = rows[costs(self._space, rows, self._limit.measure) <= self._limit.most]
         if not len(rows):
-            log_weights = self._controller.log_probabilities()
-            within = FeasibleSet(self._space, self._limit, log_weights)
-            rows = within.sample_many(self._rng, DRAWS)
+            rows = self._controller.within(self._limit).sample_many(self._rng, DRAWS)
         return [Candidate(self._space.content_hash, tuple(row)) for row in rows.tolist()]
 
     def tell(self, trial: Trial) -> None:
@@ -121,14 +166,11 @@ class ReinforceSearch:
             self._baseline = reward
         advantage = reward - self._baseline
         self._baseline = self._decay * self._baseline + (1 - self._decay) * reward
-        slopes = self._controller.score_gradient(trial.candidate)
-        expected = self._correction()
-        self._controller.ascend(
-            [advantage * (slope - off) for slope, off in zip(slopes, expected, strict=True)]
-        )
+        choices, advantages = np.array([trial.candidate.choices]), np.array([advantage])
+        self._controller.ascend(self._controller.gradient(choices, advantages, self._within()))
 
     def _reward(self, trial: Trial) -> float:
         raise NotImplementedError
 
-    def _correction(self) -> list[np.ndarray]:
+    def _within(self) -> FeasibleSet | None:
         raise NotImplementedError

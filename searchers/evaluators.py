@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,13 +13,14 @@ from npusim.errors import ConfigError, MissingExtraError, UnknownNameError
 from searchers.base import Evaluation
 from searchers.training.recipes import Recipe
 from spaces.base import Candidate, Space
+from spaces.limits import Limit
 
 if TYPE_CHECKING:
     from searchers.data import TrainingData
     from searchers.study import HeldOutEvaluator
     from searchers.training.evaluator import TrainEvaluator
 
-TRAINING = ("short", "full", "zero-cost", "surrogate")
+TRAINING = ("short", "full", "supernet", "zero-cost", "surrogate")
 """Names that `make` knows of evaluators that train, be it the result of a search alone; what
 follows a colon is their argument."""
 INSTANT = ("cost", "nas_bench_201", "nas_bench_macro", "planted")
@@ -67,6 +69,21 @@ class TrainConfig:
         for what in ("epochs", "final_epochs"):
             if getattr(self, what) < 1:
                 raise ConfigError(f"{what} must be at least 1, got {getattr(self, what)}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlace:
+    """What an evaluator that trains before it scores has to know of its run.
+
+    Attributes:
+        limit: that all candidates are within.
+        directory: where it may keep what it trained.
+        seed: of the run.
+    """
+
+    limit: Limit
+    directory: Path
+    seed: int
 
 
 class ResultTrained:
@@ -119,19 +136,23 @@ def make(
     config: TrainConfig,
     data_set: str | None = None,
     directory: Path | None = None,
+    run: RunPlace | None = None,
 ) -> HeldOutEvaluator:
     """The evaluator of a name such as ``zero-cost:synflow``.
 
     Args:
         name: "short", training for ``config.epochs``; "full", for ``config.final_epochs``;
-            "zero-cost" or "zero-cost:PROXY", see `searchers.zero_cost`; "surrogate:RUN", a
-            regression on the trials of that run directory, see `searchers.surrogate_evaluator`;
-            or "package.module:function" of one's own, see `searchers.own_evaluator`. Without any
-            training: "nas_bench_201:DATA_SET", "nas_bench_macro" or "nas_bench_macro:FILE",
-            "planted:SEED:NOISE" or less of it, "cost" or "cost:MEASURE", see `searchers.tabular`.
+            "supernet" or "supernet:EPOCHS", weights that all candidates share, trained once, see
+            `searchers.one_shot.scores`; "zero-cost" or "zero-cost:PROXY", see
+            `searchers.zero_cost`; "surrogate:RUN", a regression on the trials of that run
+            directory, see `searchers.surrogate_evaluator`; or "package.module:function" of one's
+            own, see `searchers.own_evaluator`. Without any training: "nas_bench_201:DATA_SET",
+            "nas_bench_macro" or "nas_bench_macro:FILE", "planted:SEED:NOISE" or less of it, "cost"
+            or "cost:MEASURE", see `searchers.tabular`.
         space: what the candidates are of.
         config: how candidates are trained, and always the result of the search.
         data_set, directory: see `training`; evaluators without training have their own.
+        run: where "supernet" keeps its weights.
 
     Raises:
         UnknownNameError: no such evaluator or proxy.
@@ -147,6 +168,16 @@ def make(
         if kind == "full":
             config = TrainConfig(config.final_epochs, config.final_epochs, config.recipe)
         return training(space, config, data_set, directory)
+    if kind == "supernet":
+        if run is None or not re.fullmatch(r"(:[1-9]\d{0,5})?", colon + argument, re.ASCII):
+            raise ConfigError(
+                f"evaluator 'supernet' must be supernet or supernet:EPOCHS, of a run, got {name!r}"
+            )
+        trained = training(space, config, data_set, directory)
+        from searchers.one_shot.scores import SupernetEvaluator
+
+        epochs = int(argument) if argument else None
+        return SupernetEvaluator(space, run.limit, run.directory, run.seed, trained, epochs)
     if kind == "zero-cost":
         trained = training(space, config, data_set, directory)
         from searchers.zero_cost import ZeroCostEvaluator

@@ -239,11 +239,13 @@ def run_study(
     Args:
         study: what to search.
         directory: of the run; None keeps nothing, for evaluators that are faster than a disk.
-        evaluator: must have ``search_data`` for a one-shot searcher, see `TrainingEvaluator`.
+        evaluator: must have ``search_data`` for a one-shot searcher, see `TrainingEvaluator`. Its
+            method ``prepare``, if it has one, is called before the first trial, with `on_progress`.
         device: where a one-shot searcher trains.
         pool: evaluates candidates side by side, see `Study.check_workers`.
         on_trial, should_stop: see `searchers.base.run`.
-        on_progress: hears how far the training of a one-shot searcher is, see `SearchContext`.
+        on_progress: hears how far the training of a one-shot searcher or of the evaluator is, see
+            `SearchContext`.
 
     Raises:
         NpusimError: see `Study.check` and `searchers.base.run`.
@@ -258,6 +260,8 @@ def run_study(
             store = closing.enter_context(
                 RunStore(directory, study.space, study.identity(identity))
             )
+        if hasattr(evaluator, "prepare"):
+            evaluator.prepare(on_progress)
         history = run(
             study.make(),
             study.space,

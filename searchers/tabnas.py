@@ -49,11 +49,5 @@ class TabnasSearch(ReinforceSearch):
         assert trial.score is not None
         return trial.score
 
-    def _correction(self) -> list[np.ndarray]:
-        """Gradient of ``log P(V)``: what the score gradient is on average within the limit."""
-        log_probabilities = self._controller.log_probabilities()
-        within = FeasibleSet(self._space, self._limit, log_probabilities).marginals()
-        return [
-            shown - shown.sum() * np.exp(each)
-            for shown, each in zip(within, log_probabilities, strict=True)
-        ]
+    def _within(self) -> FeasibleSet:
+        return self._controller.within(self._limit)

@@ -54,7 +54,21 @@ class TunasSearch(ReinforceSearch):
     def _reward(self, trial: Trial) -> float:
         assert trial.score is not None
         used = trial.costs[self._limit.measure] / self._limit.most
-        return trial.score + self._beta * abs(used - 1)
+        return float(absolute_reward(np.array(trial.score), np.array(used), self._beta))
 
-    def _correction(self) -> list[np.ndarray]:
-        return [np.zeros(n) for n in self._space.n_options.tolist()]
+    def _within(self) -> None:
+        """The probability is that of the draw, whatever is dropped."""
+
+
+def absolute_reward(quality: np.ndarray, used: np.ndarray, beta: float) -> np.ndarray:
+    """``Q + beta * |T / T0 - 1|``.
+
+    Args:
+        quality: of candidates.
+        used: their costs as parts of the target.
+        beta: at most 0.
+
+    Source: Bender et al., 2020, the absolute reward.
+    """
+    found: np.ndarray = quality + beta * np.abs(used - 1)
+    return found

@@ -25,6 +25,10 @@ TEST_FILES = [path for path in PYTHON_FILES if path.is_relative_to(ROOT / "tests
 N_LINES_MAX = 500
 TORCH_FILES = {
     "searchers/deployment/trained.py",
+    "searchers/one_shot/frank_wolfe.py",
+    "searchers/one_shot/reinforce.py",
+    "searchers/one_shot/scores.py",
+    "searchers/one_shot/single_path.py",
     "searchers/training/evaluator.py",
     "searchers/training/group.py",
     "searchers/training/loop.py",

@@ -8,8 +8,8 @@ the whole algorithm; `PRESETS` the settings for GPUs and for two CPU cores.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, fields
+from typing import Any, Final, TypeVar
 
 from npusim._arguments import choice, integer, real
 from npusim.errors import ConfigError
@@ -224,10 +224,32 @@ def config(
     >>> config("cpu", "vanilla", epochs=3).xi
     'none'
     """
-    own = {name: value for name, value in changes.items() if value is not None}
-    settings = dict(_LARGE) if n_images > SMALL_IMAGES and not pictures else {}
-    settings |= PRESETS[choice("preset", preset, tuple(PRESETS))]
-    settings |= _PICTURES if pictures else {}
     rows = {**ROWS, **OTHER_ROWS}
-    settings |= rows[choice("row", row, tuple(rows))]
-    return UdcConfig(**settings | own)
+    chosen = rows[choice("row", row, tuple(rows))]
+    own = {name: value for name, value in changes.items() if value is not None}
+    return settings(UdcConfig, preset, n_images, pictures, **{**chosen, **own})
+
+
+Config = TypeVar("Config", bound=WeightsConfig)
+
+
+def settings(
+    kind: type[Config],
+    preset: str,
+    n_images: int = 0,
+    pictures: bool = False,
+    **changes: Any,
+) -> Config:
+    """A preset's settings of a strategy, changed by `changes`; None changes nothing.
+
+    Args:
+        kind: of which settings; what a preset has beyond its fields does not matter.
+        preset, n_images, pictures: as of `config`.
+        changes: fields of `kind`.
+    """
+    found = dict(_LARGE) if n_images > SMALL_IMAGES and not pictures else {}
+    found |= PRESETS[choice("preset", preset, tuple(PRESETS))]
+    found |= _PICTURES if pictures else {}
+    known = {each.name for each in fields(kind)}
+    found = {name: value for name, value in found.items() if name in known}
+    return kind(**found | {name: value for name, value in changes.items() if value is not None})

@@ -11,12 +11,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from npusim.errors import ConfigError, InfeasibleError, MissingExtraError
 from searchers.base import SearchContext, Trial
+from searchers.training import recipes
+from searchers.training.recipes import Recipe
 from searchers.udc.config import WeightsConfig
 from spaces.base import Candidate, LayerKind, Space
 from spaces.costs import cost
@@ -25,6 +28,7 @@ from spaces.limits import Limit
 from spaces.npu_limits import AnyLimit, parse_limit
 
 if TYPE_CHECKING:
+    from searchers.data import TrainingData
     from searchers.training.tasks import Task
     from searchers.udc.result import Decoded
     from searchers.udc.run_files import RunFiles
@@ -34,8 +38,9 @@ CHECKPOINT_S = 30.0
 """Between checkpoints."""
 TINY_MACS = 1_000_000
 """Of the largest candidate: networks that go through with all their samples side by side."""
-SHRINKS_MAX = 8
-"""Times that a candidate is decoded for a smaller size because its stream is over the limit."""
+SHRINKS_MAX, SHRINK_LEAST = 16, 0.98
+"""Times that a candidate is decoded for a smaller size because its stream is over the limit, and
+what is left of the size at most each time."""
 DRAWS = 64
 FLATTER_MAX = 1 << 20
 
@@ -116,6 +121,7 @@ class OneShotSearch:
         self._proposed: set[Candidate] = set()
         self._feasible = feasible_set(space, limit)
         self._strategy: Strategy
+        self._files: RunFiles
         self.n_images = 0
         self.metrics: Mapping[str, float] = {}
 
@@ -131,34 +137,65 @@ class OneShotSearch:
 
     # -- the first proposal
 
-    def _make(self, task: Task, config: WeightsConfig) -> Strategy:
+    def _make(self, config: WeightsConfig) -> Strategy:
         """The strategy, before its first step."""
         raise NotImplementedError
 
-    def _train(self) -> Candidate:
-        import torch
-
-        from searchers.training import recipes
+    def _train(self) -> Candidate | None:
         from searchers.training.evaluator import one_thread
-        from searchers.training.tasks import task_on
+
+        with one_thread():
+            strategy = self.trained()
+            if strategy.weights.processes.rank > 0:
+                return None
+            self._log_pi = strategy.log_pi().detach().cpu().numpy()
+            decoded = self._decode()
+            self.metrics = self._figures(decoded, self._files.steps[-1])
+            self._files.finish(strategy, decoded, dict(self.metrics))
+        return decoded.candidate
+
+    def trained(self) -> Strategy:
+        """The strategy after its last step, from its checkpoint on if there is one."""
         from searchers.udc.run_files import RunFiles
 
-        context, (data, _) = self.context, self.context.data()
-        recipe = recipes.get(self.space.data_set)  # how images are augmented
-        task = task_on(data, self.space, recipe, torch.device(context.device))
-        with one_thread():
-            strategy = self._make(task, self._config(task.n_samples))
-            files = RunFiles(context.directory, strategy.weights.processes.rank == 0)
-            self._search(strategy, files)
-            strategy.weights.processes.leave()
-            self._log_pi = strategy.log_pi().detach().cpu().numpy()
-            self._strategy, self.n_images = strategy, strategy.n_images
-            decoded = self._decode()
-            if strategy.weights.processes.rank > 0:
-                return decoded.candidate
-            self.metrics = self._figures(decoded, files.steps[-1])
-            files.finish(strategy, decoded, dict(self.metrics))
-        return decoded.candidate
+        strategy = self._make(self.config)
+        processes = strategy.weights.processes
+        self._files = RunFiles(self.context.directory, processes.rank == 0)
+        self._search(strategy, self._files)
+        processes.leave()
+        self._strategy, self.n_images = strategy, strategy.n_images
+        return strategy
+
+    @cached_property
+    def config(self) -> WeightsConfig:
+        """The settings, for the data there is."""
+        pictures = self.space.layers[-1].kind is not LayerKind.DENSE
+        found = self._settings(self.task.n_samples, pictures, **self._changes)
+        macs_most = cost(self.space, self.space.largest(), "macs")
+        if self._changes.get("n_together") is not None or macs_most > TINY_MACS:
+            return found
+        return replace(found, n_together=found.n_mc)
+
+    @cached_property
+    def task(self) -> Task:
+        """What is trained on."""
+        return self._task(self.context.data()[0], self._recipe)
+
+    @cached_property
+    def validation(self) -> Task:
+        """What may be validated on, as it is: not augmented."""
+        return self._task(self.context.data()[1], self._recipe.but(crop=0, flip=False))
+
+    @property
+    def _recipe(self) -> Recipe:
+        return recipes.get(self.space.data_set)
+
+    def _task(self, data: TrainingData, recipe: Recipe) -> Task:
+        import torch
+
+        from searchers.training.tasks import task_on
+
+        return task_on(data, self.space, recipe, torch.device(self.context.device))
 
     def _figures(self, decoded: Decoded, last: Step) -> dict[str, float]:
         """What is kept of the search with its result."""
@@ -170,14 +207,6 @@ class OneShotSearch:
             "entropy_bits": last.entropy_bits,
             **self._stored(decoded.candidate),
         }
-
-    def _config(self, n_images: int) -> WeightsConfig:
-        pictures = self.space.layers[-1].kind is not LayerKind.DENSE
-        found = self._settings(n_images, pictures, **self._changes)
-        macs_most = cost(self.space, self.space.largest(), "macs")
-        if self._changes.get("n_together") is not None or macs_most > TINY_MACS:
-            return found
-        return replace(found, n_together=found.n_mc)
 
     def _search(self, strategy: Strategy, files: RunFiles) -> None:
         """All steps that are left; an interruption loses those since the last checkpoint."""
@@ -214,7 +243,7 @@ class OneShotSearch:
         for _ in range(SHRINKS_MAX):
             limits = (Limit(self.limit.measure, most), *self._limits[1:])
             try:
-                decoded = decode(self.space, limits, self._log_pi, self._config(0).fill)
+                decoded = decode(self.space, limits, self._log_pi, self.config.fill)
             except InfeasibleError:
                 if least is None:
                     raise
@@ -223,7 +252,7 @@ class OneShotSearch:
             if taken <= self.limit.most:
                 return decoded
             least = taken if least is None else min(least, taken)
-            most = max(1, int(most * self.limit.most / taken))
+            most = max(1, int(most * min(self.limit.most / taken, SHRINK_LEAST)))
         assert least is not None
         raise InfeasibleError(
             f"limit on the {self._within} must be at least {least} bits, the least found, "

@@ -11,6 +11,7 @@ drawn under this condition directly, exactly, without rejecting any (Maddison et
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,13 @@ class Decisions:
     def log_pi(self, logits: Tensor) -> Tensor:
         """Log probabilities of options, [D, K], from parameters of that shape."""
         return torch.log_softmax(logits.masked_fill(~self.valid, PADDING), dim=1)
+
+    def padded(self, rows: Sequence[np.ndarray], padding: float) -> Tensor:
+        """Numbers of the options of each decision as f64 [D, K]."""
+        found = torch.full(self.valid.shape, padding, dtype=torch.float64)
+        for at, row in enumerate(rows):
+            found[at, : len(row)] = torch.from_numpy(row)
+        return found.to(self.valid.device)
 
     def one_hot(self, choices: Tensor) -> Tensor:
         """Candidates as samples: option indices i64 [..., D] to f64 [..., D, K]."""

@@ -15,7 +15,6 @@ from spaces.base import Space
 from spaces.limits import Limit
 
 if TYPE_CHECKING:
-    from searchers.training.tasks import Task
     from searchers.udc.search import Search
 
 Row = Literal[
@@ -96,9 +95,9 @@ class UdcSearch(OneShotSearch):
         settings = partial(config, preset, row)
         super().__init__(space, limit, rng, context, also, within, npu, settings, changes)
 
-    def _make(self, task: Task, config: WeightsConfig) -> Search:
+    def _make(self, config: WeightsConfig) -> Search:
         from searchers.udc.search import Search
 
         assert isinstance(config, UdcConfig)
         device, images = self.context.device, self.context.images
-        return Search(self.space, self._limits, task, config, self._seed, device, images)
+        return Search(self.space, self._limits, self.task, config, self._seed, device, images)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from npusim.errors import ConfigError
 from searchers.training.tasks import Task
 from searchers.udc.config import WeightsConfig
 from searchers.udc.sampling import Decisions
@@ -23,6 +24,7 @@ from searchers.udc.supernet import Supernet
 from searchers.udc.weights import SharedWeights
 from spaces.base import Space
 from spaces.costs import costs
+from spaces.limits import Limit
 from spaces.npu_limits import AnyLimit
 
 
@@ -52,7 +54,8 @@ class Strategy:
 
     Args:
         space: what is searched.
-        limits: the first one is e*, further ones are constraints beside it.
+        limits: the first one is e*, a measure of `spaces.costs`; of further ones a strategy need
+            not know, since they are kept when candidates are decoded.
         task: what is trained on, and for.
         config: how.
         seed: decides everything.
@@ -60,6 +63,7 @@ class Strategy:
         images_most: that the search may train on; None for all of its epochs.
 
     Attributes:
+        limit: the first one.
         weights: the network that holds all candidates, and its training.
 
     Raises:
@@ -78,7 +82,12 @@ class Strategy:
         device: torch.device | str = "cpu",
         images_most: int | None = None,
     ):
+        if not isinstance(limits[0], Limit):
+            raise ConfigError(
+                f"the first limit must be on what the space costs itself, got {limits[0]}"
+            )
         self.space, self.limits, self.seed = space, limits, seed
+        self.limit: Limit = limits[0]
         self.device = torch.device(device)
         self.decisions = Decisions.of(space, device)
         self.weights = SharedWeights(space, task, config, seed, self.device, images_most)
@@ -111,6 +120,14 @@ class Strategy:
         """One turn of the loop."""
         raise NotImplementedError
 
+    def train(self, z: Tensor) -> tuple[float, Tensor]:
+        """Train the weights on samples [S, D, K]; their task loss, and its gradient to z."""
+        if self.weights.masks_are_due:
+            self.net.refresh_masks(self.log_pi().detach().exp())
+        found = self.weights.gradients(z)
+        self.weights.update()
+        return found
+
     def rng(self, stream: int) -> np.random.Generator:
         """The random numbers of this step, by what they are for."""
         return np.random.default_rng((self.seed, stream, self.t))
@@ -120,7 +137,7 @@ class Strategy:
         """The step that was just done, with what the strategy's own `step_type` has besides."""
         log_pi = self.log_pi()
         gamma = log_pi.argmax(1).cpu().numpy()[None]
-        limit = self.limits[0]
+        limit = self.limit
         return self.step_type(
             t=self.t,
             loss=loss,

@@ -18,6 +18,7 @@ of its own: one call for all of them is what tiny networks need.
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from contextlib import nullcontext
 
 import numpy as np
@@ -270,15 +271,13 @@ class _Run:
         return self.widened(last, self.maps[last]).unflatten(1, (self.n, -1)).transpose(0, 1)
 
     def part(self, layers: tuple[Layer, ...]) -> Tensor:
-        """The map of the last of some layers; those of the others are for these alone."""
+        """The map of the last of some layers; those of the others are forgotten."""
+        maps = ChainMap[str, Tensor]({}, self.maps)
         for layer in layers:
-            self.maps[layer.name] = self.layer(layer)
-        for layer in layers[:-1]:
-            del self.maps[layer.name]
-        return self.maps.pop(layers[-1].name)
+            maps[layer.name] = self.layer(layer, [maps[name] for name in layer.inputs])
+        return maps[layers[-1].name]
 
-    def layer(self, layer: Layer) -> Tensor:
-        inputs = [self.maps[name] for name in layer.inputs]
+    def layer(self, layer: Layer, inputs: list[Tensor]) -> Tensor:
         if layer.name in self.weights:
             return self.finish(layer, self.convolve(layer, inputs[0]))
         if layer.kind is LayerKind.ADD:

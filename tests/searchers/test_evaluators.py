@@ -71,7 +71,11 @@ class TestNames:
     @pytest.mark.parametrize(
         ("name", "kind", "message"),
         [
-            ("shrot", UnknownNameError, r"evaluator must be one of full, package.module:function"),
+            (
+                "shrot",
+                UnknownNameError,
+                r"evaluator must be one of cost, full, .*function, planted, short",
+            ),
             ("short:3", ConfigError, "evaluator 'short' must have no argument, got 'short:3'"),
             ("zero-cost:x", UnknownNameError, "proxy must be one of nwot, synflow, got 'x'"),
             ("surrogate", ConfigError, "'surrogate' must be surrogate:RUN_DIRECTORY"),

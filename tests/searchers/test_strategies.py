@@ -22,7 +22,7 @@ from searchers.optuna_search import OptunaSearch
 from searchers.random_search import RandomSearch
 from searchers.sorting_evolution import Nsga2Search
 from searchers.tabnas import TabnasSearch
-from searchers.tunas import TunasSearch
+from searchers.tunas import TunasSearch, absolute_reward
 from searchers.uniform_precision import UniformPrecision
 from spaces.builder import SpaceBuilder
 from spaces.costs import MEASURES, cost, costs
@@ -236,28 +236,54 @@ class TestControllers:
                 )
                 logits[option] -= step
 
-    def test_the_correction_is_the_gradient_of_the_probability_to_be_within(self):
-        made = TabnasSearch(SMALL, LIMIT, searcher_rng(0))
+    @pytest.mark.parametrize("limit", [None, Limit.size("1KB"), Limit.size("350B")])
+    def test_the_policy_gradient_is_unbiased(self, limit):
+        """Its mean over all draws is the gradient of the expected reward, whatever the baseline.
+
+        Without a limit of REINFORCE (TuNAS); with one, of the reward given that draws are within
+        it (TabNAS): there nothing is rejected, and none of its probability is estimated.
+        """
+        made = Controller(SMALL, 0.1)
         rng = np.random.default_rng(0)
-        controller = made._controller
-        for logits in controller.logits:
+        for logits in made.logits:
             logits += rng.normal(size=logits.shape)
         rows = enumerate_all(SMALL)
-        rows = rows[costs(SMALL, rows, "size_bits") <= LIMIT.most]
+        if limit is not None:
+            rows = rows[costs(SMALL, rows, limit.measure) <= limit.most]
+        assert len(rows) > 100
+        rewards = rng.random(len(rows))
 
-        def log_probability() -> float:
-            each = controller.log_probabilities()
-            total = sum(p[rows[:, i]] for i, p in enumerate(each))
-            return float(np.logaddexp.reduce(total))
+        def probabilities() -> np.ndarray:
+            each = made.log_probabilities()
+            total = np.exp(sum(p[rows[:, i]] for i, p in enumerate(each)))
+            return total / total.sum()
 
-        before, step = log_probability(), 1e-6
-        for logits, slopes in zip(controller.logits, made._correction(), strict=True):
+        within = None if limit is None else made.within(limit)
+        weights, baseline = len(rows) * probabilities(), 0.4
+        found = made.gradient(rows, weights * (rewards - baseline), within)
+        step = 1e-6
+        for logits, slopes in zip(made.logits, found, strict=True):
             for option in range(len(logits)):
                 logits[option] += step
-                assert (log_probability() - before) / step == pytest.approx(
-                    slopes[option], abs=1e-5
-                )
-                logits[option] -= step
+                after = probabilities() @ rewards
+                logits[option] -= 2 * step
+                before = probabilities() @ rewards
+                logits[option] += step
+                assert (after - before) / (2 * step) == pytest.approx(slopes[option], abs=1e-7)
+
+    def test_the_uncorrected_gradient_is_biased_where_draws_are_rejected(self):
+        made, limit = Controller(SMALL, 0.1), Limit.size("350B")
+        rows = enumerate_all(SMALL)
+        rows = rows[costs(SMALL, rows, limit.measure) <= limit.most]
+        constant = np.ones(len(rows))  # no reward is better than another
+        corrected = made.gradient(rows, constant, made.within(limit))
+        plain = made.gradient(rows, constant, None)
+        assert max(np.abs(each).max() for each in corrected) < 1e-9
+        assert max(np.abs(each).max() for each in plain) > 0.05
+
+    def test_the_absolute_reward_of_tunas(self):
+        found = absolute_reward(np.array([0.9, 0.9, 0.9]), np.array([0.8, 1.0, 1.5]), -0.5)
+        np.testing.assert_allclose(found, [0.8, 0.9, 0.65])
 
     @pytest.mark.parametrize("make", [TunasSearch, TabnasSearch])
     def test_draw_better_candidates_in_the_end(self, make):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import spaces
 from npusim.errors import ConfigError
+from searchers.udc import supernet as supernet_module
 from searchers.udc.full_layers import parts
 from searchers.udc.sampling import Decisions, Noise, draw
 from searchers.udc.supernet import Supernet
@@ -227,6 +229,22 @@ class TestParts:
             memory.append(sum(held.values()))
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
         assert memory[1] < 0.5 * memory[0]
+
+    def test_rematerialized_maps_are_forgotten_in_the_backward_pass_too(self, monkeypatch):
+        space = spaces.get("tiny_imagenet", **SMALLER["tiny_imagenet"], operators=True)
+        net, made, alive = supernet(space, rematerialize=True), [], []
+        finish = supernet_module._Run.finish
+
+        def watched(run, layer, x):
+            found = finish(run, layer, x)
+            made.append(weakref.ref(found))
+            return found
+
+        monkeypatch.setattr(supernet_module._Run, "finish", watched)
+        net.theta.register_hook(lambda _: alive.append(sum(ref() is not None for ref in made)))
+        net(images(space, 1), uniform(space)[None]).sum().backward()
+        assert len(made) > len(space.layers)  # some are made twice
+        assert alive[0] <= len(net.parts)
 
 
 class TestMasks:
