@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from npusim.errors import ConfigError
+from searchers.budget import Budget as Budget
 from searchers.stopwatch import Stopwatch
 from spaces.base import Candidate, Space
 from spaces.costs import MEASURES, cost
@@ -184,41 +185,6 @@ class History(Sequence[Trial]):
         return np.where(np.isinf(best), math.nan, best)
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """When a search must stop: at the first of its limits that is reached; None is no limit.
-
-    Args:
-        trials: number of evaluations.
-        images: images trained on, by all trials and by the searcher itself.
-        seconds: wall time of proposals and evaluations. Results then depend on the machine's speed.
-
-    Raises:
-        ConfigError: no limit at all, or one that is not positive.
-    """
-
-    trials: int | None = None
-    images: int | None = None
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        limits = {"trials": self.trials, "images": self.images, "seconds": self.seconds}
-        if all(most is None for most in limits.values()):
-            raise ConfigError(f"budget must limit one of {', '.join(limits)}, got none")
-        for what, most in limits.items():
-            if most is not None and not most > 0:
-                raise ConfigError(f"budget in {what} must be more than 0, got {most}")
-
-    def allows_another(self, history: History) -> bool:
-        """Whether another trial may be started."""
-        spent = (
-            (self.trials, len(history)),
-            (self.images, history.n_images),
-            (self.seconds, history.wall_s),
-        )
-        return all(most is None or so_far < most for most, so_far in spent)
-
-
 class Searcher(Protocol):
     """A search strategy.
 
@@ -227,7 +193,8 @@ class Searcher(Protocol):
 
     With an attribute ``batch``, from 1, it is asked for so many candidates before it is told of any
     of them, whether they are then evaluated side by side or one after another; without, for one.
-    So results never depend on the number of workers.
+    So results never depend on the number of workers. With an attribute ``epochs``, its latest
+    proposal is trained for so many, see `searchers.halving.GradedEvaluator`.
     """
 
     def __init__(self, space: Space, limit: Limit, rng: np.random.Generator) -> None: ...
@@ -284,11 +251,18 @@ class OneShotSearcher(Searcher, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A candidate to evaluate: index of its trial, and the seed of the evaluation."""
+    """A candidate to evaluate.
+
+    Attributes:
+        index: of its trial.
+        seed: of the evaluation.
+        epochs: of its training, for a `searchers.halving.GradedEvaluator`; None: a whole trial.
+    """
 
     index: int
     candidate: Candidate
     seed: int
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,7 +404,8 @@ def _ask_batch(
             break
         if not limit.allows(space, candidate):
             raise ConfigError(f"searcher must propose candidates within {limit}, got {candidate}")
-        job = Job(index, candidate, evaluation_seed(seed, index))
+        epochs = getattr(searcher, "epochs", None)
+        job = Job(index, candidate, evaluation_seed(seed, index), epochs)
         images = getattr(searcher, "n_images", 0) - before
         metrics = dict(getattr(searcher, "metrics", {}))
         found[index] = _Proposal(job, images, metrics, *own_time.take())
@@ -474,7 +449,10 @@ def _trials(
 def measure(evaluator: Evaluator, job: Job) -> Measured:
     """Evaluate a candidate and take the time."""
     wall, cpu = time.perf_counter(), time.process_time()
-    found = evaluator.evaluate(job.candidate, job.seed)
+    if job.epochs is None:
+        found = evaluator.evaluate(job.candidate, job.seed)
+    else:
+        found = evaluator.evaluate(job.candidate, job.seed, job.epochs)  # type: ignore[call-arg]
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return Measured(job.index, found, wall, cpu)
 

@@ -7,9 +7,10 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -23,6 +24,8 @@ from spaces.limits import Limit, parse_count, parse_size
 
 if TYPE_CHECKING:
     from searchers.base import Evaluator, Pool
+    from searchers.halving import GradedEvaluator
+    from searchers.study import Study, TrainingEvaluator
     from spaces.npu_limits import AnyLimit
 
 SPACE = click.option("--space", default="digits", show_default=True, help="Search space.")
@@ -81,10 +84,22 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     "--data", type=click.Path(path_type=Path), help="Directory of data sets; else NPUSIM_DATA."
 )
 @click.option(
+    "--halving",
+    metavar="SETTINGS",
+    help="Successive halving, such as eta=3,min_epochs=1: many candidates are trained for a few "
+    "epochs, the best for more, on as many images as --trials whole trials take.",
+)
+@click.option(
     "--workers",
     default=1,
     show_default=True,
     help="Processes that train candidates side by side; the results are the same.",
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Ray cluster whose machines train the candidates, as many at once as --workers says; "
+    '"auto" for one that this machine is part of.',
 )
 @click.option(
     "--out",
@@ -122,7 +137,9 @@ def search(
     seed: int,
     data_set: str | None,
     data: Path | None,
+    halving: str | None,
     workers: int,
+    ray: str | None,
     out: Path,
     evaluator_name: str,
     epochs: int,
@@ -165,13 +182,16 @@ def search(
     run = RunPlace(limit, out, seed)
     make_evaluator = partial(make, evaluator_name, study.space, config, data_set, data, run)
     evaluator = make_evaluator()
+    if halving is not None:
+        study = _halved(study, halving, trials, evaluator)
     study.check(out, evaluator.identity())
     study.check_workers(workers)
     if is_one_shot(searchers.get(searcher)) and int(os.environ.get("RANK", "0")) > 0:
         take_part(study, evaluator)  # started by torchrun beside the process that does all else
         return
     what = f"searching {space}"
-    with _progress(what, trials) as show, _pool(make_evaluator, workers) as pool:
+    total = trials if study.halving is None else None
+    with _progress(what, total) as show, _pool(make_evaluator, workers, ray) as pool:
         result = run_study(
             study,
             out,
@@ -248,8 +268,28 @@ def _as_options(
     return found
 
 
+def _halved(study: Study, settings: str, trials: int, evaluator: TrainingEvaluator) -> Study:
+    """The study by successive halving, for as many images as so many whole trials take."""
+    from searchers.halving import Halving
+
+    if not hasattr(evaluator, "images_a_trial"):
+        name = evaluator.identity()["evaluator"]
+        raise ConfigError(f"evaluator to halve must be one that trains for epochs, got {name!r}")
+    graded = cast("GradedEvaluator", evaluator)
+    budget = Budget(images=trials * graded.images_a_trial)
+    return replace(study, halving=Halving.parse(settings, graded.epochs), budget=budget)
+
+
 @contextmanager
-def _pool(make_evaluator: Callable[[], Evaluator], n_workers: int) -> Iterator[Pool | None]:
+def _pool(
+    make_evaluator: Callable[[], Evaluator], n_workers: int, ray: str | None
+) -> Iterator[Pool | None]:
+    if ray is not None:
+        from searchers.ray_workers import RayWorkers
+
+        with RayWorkers(make_evaluator, n_workers, ray) as machines:
+            yield machines
+        return
     if n_workers == 1:
         yield None
         return
@@ -280,7 +320,7 @@ def _print(table: Any) -> None:
 
 
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int | None, str], None]]:
+def _progress(what: str, total: int | None) -> Iterator[Callable[[int | None, str], None]]:
     """Live progress with time left on a terminal's stderr; nothing where that is piped.
 
     Gives a function of how many are done, None for as many as before, and of what goes on.

@@ -28,6 +28,7 @@ from spaces.base import Space
 from spaces.limits import Limit
 
 if TYPE_CHECKING:
+    from searchers.halving import Halving
     from spaces.npu_limits import AnyLimit
 
 RUN_FORMAT = "npusim.run"
@@ -67,6 +68,7 @@ def run_identity(
     seed: int,
     evaluator: Mapping[str, Any],
     further: Sequence[AnyLimit] = (),
+    halving: Halving | None = None,
 ) -> dict[str, Any]:
     """What makes a run this run and no other, as JSON values; the budget is not part of it."""
     identity = {
@@ -77,6 +79,7 @@ def run_identity(
         "seed": seed,
         "evaluator": dict(evaluator),
         "further": [asdict(each) for each in further],
+        "halving": None if halving is None else asdict(halving),
     }
     found: dict[str, Any] = json.loads(json.dumps(identity))
     return found

@@ -43,6 +43,7 @@ from spaces.limits import Limit
 
 if TYPE_CHECKING:
     from searchers.data import TrainingData
+    from searchers.halving import Halving
     from spaces.npu_limits import AnyLimit
 
 _HELD_OUT_STREAM = 2
@@ -78,9 +79,11 @@ class Study:
         seed: from 0.
         options: of the searcher.
         further: limits beside the first one, see `searchers.within`.
+        halving: rungs of training, see `searchers.halving`; None for whole trials alone.
 
     Raises:
-        ConfigError: the seed is negative, or a one-shot searcher is to keep further limits.
+        ConfigError: the seed is negative, or a one-shot searcher is to keep further limits or to
+            halve.
         UnknownNameError: no such searcher.
     """
 
@@ -91,6 +94,7 @@ class Study:
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
     further: tuple[AnyLimit, ...] = ()
+    halving: Halving | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -100,20 +104,29 @@ class Study:
                 f"limits of searcher {self.searcher!r} must be one, on a size or on MACs, "
                 f"got {', '.join(map(str, (self.limit, *self.further)))}"
             )
+        if self.halving is not None and is_one_shot(searchers.get(self.searcher)):
+            raise ConfigError(
+                f"searcher to halve must be one that does not train itself, got {self.searcher!r}"
+            )
 
     def make(self) -> Callable[..., Searcher]:
         """What makes the searcher, given what `searchers.base.run` gives it."""
-        if not self.further:
-            return searchers.get(self.searcher)
-        from searchers.within import Within
+        found = searchers.get(self.searcher)
+        if self.further:
+            from searchers.within import Within
 
-        return partial(Within, searchers.get(self.searcher), self.further)
+            found = partial(Within, found, self.further)
+        if self.halving is not None:
+            from searchers.halving import HalvingSearch
+
+            found = partial(HalvingSearch, found, self.halving)
+        return found
 
     def identity(self, evaluator: Mapping[str, Any]) -> dict[str, Any]:
         """Identity of its run directory, with an evaluator of that identity."""
         options = self.all_options()
         named = (self.space, self.limit, self.searcher, options, self.seed)
-        return run_identity(*named, evaluator, self.further)
+        return run_identity(*named, evaluator, self.further, self.halving)
 
     def all_options(self) -> dict[str, Any]:
         """Every option of the searcher: as given, else its default.
@@ -204,6 +217,7 @@ class StudyResult:
             "space_hash": space.content_hash,
             "limit": asdict(self.study.limit),
             "further": [asdict(each) for each in self.study.further],
+            "halving": None if self.study.halving is None else asdict(self.study.halving),
             "searcher": self.study.searcher,
             "options": self.study.all_options(),
             "seed": self.study.seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -59,10 +59,33 @@ class TrainEvaluator:
         """The training and the validation data, for searchers that train themselves."""
         return self._part("train"), self._part("validation")
 
-    def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
-        """Train on the training data for `epochs`, score on the validation data."""
+    @property
+    def epochs(self) -> int:
+        """Passes over the training data in a whole trial."""
+        return self._config.epochs
+
+    @property
+    def images_a_trial(self) -> int:
+        """Images that a whole trial is trained on."""
+        train, _ = self.search_data()
+        task = task_on(train, self._space, self._recipe, torch.device("cpu"))
+        size = self._recipe.batch_size
+        return self.epochs * (task.n_samples // size) * size
+
+    def evaluate(self, candidate: Candidate, seed: int, epochs: int | None = None) -> Evaluation:
+        """Train on the training data, score on the validation data.
+
+        Args:
+            candidate: to train.
+            seed: of weights, batches and augmentation.
+            epochs: see `searchers.halving.GradedEvaluator`.
+        """
         train, validation = self.search_data()
-        return self._fit_and_score(candidate, seed, train, validation, self._config.epochs)
+        found = self._fit_and_score(candidate, seed, train, validation, epochs or self.epochs)
+        if epochs is None:
+            return found
+        metrics = {**found.metrics, "epochs": float(epochs)}
+        return replace(found, metrics=metrics, violation=1 - epochs / self.epochs)
 
     def test(self, candidate: Candidate, seed: int) -> Evaluation:
         """Train on training and validation data for `final_epochs`, score on the test data.

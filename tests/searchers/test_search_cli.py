@@ -111,6 +111,21 @@ def test_super_resolution_is_searched_finetuned_and_deployed(cli, parts, picture
     assert json.loads(text)["runtimes"][0]["psnr"] > 5
 
 
+def test_halving_trains_the_best_for_longer(cli, parts, tmp_path):
+    args = ("search", "--searcher", "random", "--size", "1KB", "--trials", "2", "--no-plot")
+    args += ("--epochs", "4", "--final-epochs", "1", "--halving", "eta=2,min_epochs=2")
+    code, _, err = cli(*args, "--out", str(tmp_path / "run"))
+    assert (code, err) == (0, "")
+    found = trials(tmp_path / "run")
+    assert [trial["metrics"]["epochs"] for trial in found] == [2, 2, 4]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["halving"] == {"epochs": 4, "eta": 2, "min_epochs": 2}
+    assert (result["best"]["index"], result["n_images"]) == (2, 2 * 4 * 16 * 64)
+    code, _, err = cli(*args, "--evaluator", "zero-cost", "--out", str(tmp_path / "other"))
+    assert code == 2
+    assert "evaluator to halve must be one that trains for epochs, got 'nwot'" in err
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from planted import Planted
 
 import searchers
-from npusim.errors import ConfigError
+from npusim.errors import ConfigError, MissingExtraError
 from searchers.base import Budget, Evaluation, History, Job, run
 from searchers.random_search import RandomSearch
+from searchers.ray_workers import RayWorkers
 from searchers.study import Study
 from searchers.workers import DEATHS_MAX, WorkerError, Workers
 from spaces.digits import digits
@@ -132,3 +134,11 @@ def test_searchers_of_one_candidate_at_a_time_say_so():
         study("random").check_workers(0)
     with pytest.raises(ConfigError, match="workers must be at least 1, got 0"):
         Workers(partial(Planted, SPACE), 0)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"several machines must have the extra \[ray\]"):
+        RayWorkers(partial(Planted, SPACE), 2, "auto")
+    with pytest.raises(ConfigError, match="workers must be at least 1, got 0"):
+        RayWorkers(partial(Planted, SPACE), 0, "auto")
