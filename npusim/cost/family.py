@@ -12,6 +12,7 @@ some convolutions of fewer than 8 channels, that is not followed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -46,12 +47,12 @@ Int64Array = npt.NDArray[np.int64]
 WIDTH_MAX: Final = 1 << 16
 _SAME_WIDTH_UNITS: Final = ("depthwise", "pooling", "elementwise")
 _OWN_WIDTH_UNITS: Final = ("convolution", "product")
-_DEPTH, _PART_DEPTH = ACCESS_COLUMNS.index("depth"), ACCESS_COLUMNS.index("part_depth")
-_NEEDS_NHWC = ACCESS_COLUMNS.index("needs_nhwc")
+_DEPTH, _PART_DEPTH, _NEEDS_NHWC = map(ACCESS_COLUMNS.index, ("depth", "part_depth", "needs_nhwc"))
 _MAP_DEPTH = MAP_COLUMNS.index("depth")
 _DEPTH_COLUMNS: Final = (col.IFM_DEPTH, col.IFM2_DEPTH, col.OFM_DEPTH)
 _FORMAT_COLUMNS: Final = (col.IFM_FORMAT, col.IFM2_FORMAT, col.OFM_FORMAT)
 _BRICK_DEPTH: Final = 16
+_ELEMENTS_MAX: Final = (1 << 31) - 1
 _FORMATS_KEY, _CHOICE_KEY, _KEY_COLUMNS = 3, 6, 7
 """Of what tells an operation of one network from that of another: depths, formats, statistics."""
 
@@ -118,7 +119,8 @@ class Family:
         depths = _Depths(program)
         self._free = depths.free()
         self.widths = {depths.names[width]: depths.values[width] for width in self._free}
-        self._weighted = [i for i, op in enumerate(program.ops) if _has_own_weights(op)]
+        weights = [op.weights for op in program.ops]
+        self._weighted = [i for i, own in enumerate(weights) if own and not own.is_made]
         self.weighted = [program.ops[i].name for i in self._weighted]
         self._table = memory_table(program)
         made = [MADE if op.weights and op.weights.is_made else (0.0, 0.0) for op in program.ops]
@@ -127,6 +129,7 @@ class Family:
         self._maps = [depths.of_map(i) for i in range(len(program.maps))]
         self._operands = [_operands(op, depths) for op in program.ops]
         self._uses = _uses(program, depths)
+        self._has_fixed_formats = _fixes_formats(self._table, self._uses)
         sums = np.isin(self._ops[:, col.UNIT], (col.CONVOLUTION, col.PRODUCT))
         self._chooses_traversal = sums & (best_traversals(self._ops) == self._ops[:, col.TRAVERSAL])
 
@@ -150,8 +153,9 @@ class Family:
         """
         given = self._checked(widths)
         chosen = self._checked_choices(choices, len(given), len(statistics))
-        table = self._memory(given)
-        formats = map_formats(table)
+        shared = self._keeps_formats(given)
+        table = self._memory(given, shared)
+        formats = np.tile(map_formats(self._table), len(given)) if shared else map_formats(table)
         by_network = formats.reshape(len(given), -1)
         ops: list[Int64Array] = []
         rows = np.empty((len(given), len(self.program.ops)), np.int64)
@@ -197,11 +201,29 @@ class Family:
             )
         return array.astype(np.int64)
 
-    def _memory(self, widths: Int64Array) -> MemoryTable:
-        """The maps of networks of these widths."""
-        table = self._table.repeated(len(widths))
-        accesses = table.accesses.reshape(len(widths), -1, len(ACCESS_COLUMNS))
+    def _keeps_formats(self, widths: Int64Array) -> bool:
+        """Whether networks of these widths have the formats of the program, no map too large."""
+        most = np.array([widths.max(axis=0, initial=1)])
+        for one, form in zip(self.program.maps, self._maps, strict=True):
+            depth = max(one.shape[3], int(form.depths(most)[0]))
+            if math.prod(one.shape[:3]) * (depth + _BRICK_DEPTH) >= _ELEMENTS_MAX:
+                return False
+        return self._has_fixed_formats
+
+    def _memory(self, widths: Int64Array, shared: bool) -> MemoryTable:
+        """The maps of networks of these widths; shared: with the accesses of the program."""
+        table = self._table.repeated(len(widths), shared=shared)
         maps = table.maps.reshape(len(widths), -1, len(MAP_COLUMNS))
+        if not shared:
+            self._fill_accesses(table, widths)
+        for index, form in enumerate(self._maps):
+            if form.times:
+                maps[:, index, _MAP_DEPTH] = form.depths(widths)
+        return table
+
+    def _fill_accesses(self, table: MemoryTable, widths: Int64Array) -> None:
+        """Write the depths in which operations see their maps."""
+        accesses = table.accesses.reshape(len(widths), -1, len(ACCESS_COLUMNS))
         for line, use in enumerate(self._uses):
             if use.shape.times:
                 accesses[:, line, _DEPTH] = use.shape.depths(widths)
@@ -210,10 +232,6 @@ class Family:
             if use.offset.times:
                 inside = use.offset.depths(widths) % _BRICK_DEPTH != 0
                 accesses[:, line, _NEEDS_NHWC] = use.needs_nhwc | inside
-        for index, form in enumerate(self._maps):
-            if form.times:
-                maps[:, index, _MAP_DEPTH] = form.depths(widths)
-        return table
 
     def _columns(
         self,
@@ -302,14 +320,21 @@ def _uses(program: Program, depths: _Depths) -> list[_Use]:
     return uses
 
 
+def _fixes_formats(table: MemoryTable, uses: Sequence[_Use]) -> bool:
+    """Whether the formats of maps of usual size are the same in all widths."""
+    seen: dict[int, set[Form]] = {}
+    indices = table.accesses[:, 1].tolist()
+    nhwc = {index for index, use in zip(indices, uses, strict=True) if use.needs_nhwc}
+    for index, use in zip(indices, uses, strict=True):
+        if index not in nhwc and not table.maps[index, -1]:
+            seen.setdefault(index, set()).update((use.shape, use.part, use.part + use.offset))
+    return all(len(f) == 1 or not any(one.times for one in f) for f in seen.values())
+
+
 def _operands(op: NpuOp, depths: _Depths) -> tuple[Form, Form, Form]:
     """Depths of ifm, ifm2 and ofm as rows have them."""
     ifm2 = Form(0) if op.ifm2 is None else depths.of_view(op.ifm2)[1]
     return depths.of_view(op.ifm)[1], ifm2, depths.of_view(op.ofm)[1]
-
-
-def _has_own_weights(op: NpuOp) -> bool:
-    return op.weights is not None and not op.weights.is_made
 
 
 class _Depths:

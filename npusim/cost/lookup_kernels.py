@@ -19,7 +19,7 @@ import numpy as np
 from npusim._jit import leaf_kernel
 from npusim.cost import columns as col
 from npusim.cost.entries_kernels import FREE, HAS_WEIGHTS, TABLE_BYTES, mixed, same
-from npusim.cost.memory_kernels import find_ranges, peak
+from npusim.cost.memory_kernels import accesses_of, find_ranges, peak
 from npusim.cost.plan_columns import (
     HALF0,
     HALF1,
@@ -71,8 +71,9 @@ def set_usage(program: Any, starts: Any, table: Any, formats: Any, room: Any) ->
     `memory_kernels`; schedule has but zeros."""
     accesses, maps, in_place = table
     schedule, ranges, owners, _ = room
-    a0, m0, o0 = starts[program, 0], starts[program, 1], starts[program, 2]
-    a1, m1, o1 = starts[program + 1, 0], starts[program + 1, 1], starts[program + 1, 2]
+    a0, a1 = accesses_of(program, starts, accesses.shape[0])
+    m0, m1 = starts[program, 1], starts[program + 1, 1]
+    o0, o1 = starts[program, 2], starts[program + 1, 2]
     ops = schedule[: o1 - o0]
     for i in range(o1 - o0):
         ops[i, 0] = in_place[o0 + i]

@@ -74,11 +74,20 @@ def find_formats(accesses: Any, maps: Any, read: Any, formats: Any) -> Any:
 
 
 @leaf_kernel
+def accesses_of(program: Any, starts: Any, n: Any) -> Any:
+    """The first of n accesses that a program has, and the one behind its last: all where every
+    program starts at the first."""
+    if starts[starts.shape[0] - 1, 0] == 0:
+        return 0, n
+    return starts[program, 0], starts[program + 1, 0]
+
+
+@leaf_kernel
 def find_all_formats(accesses: Any, maps: Any, starts: Any, read: Any, formats: Any) -> Any:
     """Fill formats of all programs; read i64 [n, 3], n the most maps of a program."""
     for program in range(starts.shape[0] - 1):
-        a0, m0 = starts[program, 0], starts[program, 1]
-        a1, m1 = starts[program + 1, 0], starts[program + 1, 1]
+        a0, a1 = accesses_of(program, starts, accesses.shape[0])
+        m0, m1 = starts[program, 1], starts[program + 1, 1]
         find_formats(accesses[a0:a1], maps[m0:m1], read, formats[m0:m1])
 
 
@@ -224,8 +233,9 @@ def find_peaks(
 ) -> Any:
     """Fill peaks i64 [n_programs]: bytes that each program needs at once; and formats."""
     for program in range(peaks.size):
-        a0, m0, o0 = starts[program, 0], starts[program, 1], starts[program, 2]
-        a1, m1, o1 = starts[program + 1, 0], starts[program + 1, 1], starts[program + 1, 2]
+        a0, a1 = accesses_of(program, starts, accesses.shape[0])
+        m0, m1 = starts[program, 1], starts[program + 1, 1]
+        o0, o1 = starts[program, 2], starts[program + 1, 2]
         uses, own, form = accesses[a0:a1], maps[m0:m1], formats[m0:m1]
         find_formats(uses, own, owners, form)
         n, n_steps = find_ranges(uses, own, ops[o0:o1], form, ranges, owners)

@@ -101,15 +101,24 @@ class MemoryTable:
             row = int(falls.argmax()) + 1
             raise ConfigError(f"accesses must be in the order of operations, got row {row} late")
 
-    def repeated(self, n: int) -> MemoryTable:
+    def repeated(self, n: int, *, shared: bool = False) -> MemoryTable:
         """The table of one program as that of n, each with arrays of its own; what is right in one
-        is right in all, so that nothing is checked again."""
+        is right in all, so that nothing is checked again.
+
+        Args:
+            n: number of programs.
+            shared: whether they have but one set of accesses, which for all of them starts at 0.
+        """
         table = object.__new__(MemoryTable)
+        starts = np.arange(n + 1)[:, None] * self.starts[-1]
         for name in ("accesses", "maps", "in_place"):
             array = getattr(self, name)
             times = (n, *[1] * (array.ndim - 1))
-            object.__setattr__(table, name, np.tile(array, times))
-        object.__setattr__(table, "starts", np.arange(n + 1)[:, None] * self.starts[-1])
+            is_one = shared and name == "accesses"
+            object.__setattr__(table, name, array if is_one else np.tile(array, times))
+        if shared:
+            starts[:, 0] = 0
+        object.__setattr__(table, "starts", starts)
         return table
 
     @property
