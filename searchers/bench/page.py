@@ -73,6 +73,7 @@ class BenchReader:
 def bench_section(name: str, results: Mapping[str, Any]) -> Section:
     """The results of `searchers.bench.results.collect`."""
     problems = results["problems"]
+    names = [each["name"] for each in results["protocol"]["searchers"]]
     units = {problem["unit"][0] for problem in problems}
     unit = units.pop() if len(units) == 1 else ""
     data: dict[str, Rows] = {
@@ -81,13 +82,13 @@ def bench_section(name: str, results: Mapping[str, Any]) -> Section:
         "results": [_result(problem, cell) for problem, cell in _tested(results)],
         "ranks": _ranks(results),
         "groups": _groups(problems),
-        "pairs": _pairs(problems),
+        "pairs": _pairs(problems, names),
+        "tests": _tests(results),
         "costs": [_cost(row) for row in results["costs"]],
         "spent": [part for row in results["costs"] for part in _spent(row)],
         **{f"curves-{axis}": _curves(results, axis) for axis in AXES},
         **{f"front-{measure}": _front(results, measure) for measure in _measures(problems)},
     }
-    names = [each["name"] for each in results["protocol"]["searchers"]]
     colour = searcher_colour([*names, REFERENCE])
     plain = {**colour, "legend": None}
     parts: list[Figure | Table] = []
@@ -96,7 +97,7 @@ def bench_section(name: str, results: Mapping[str, Any]) -> Section:
     if data["ranks"]:
         parts.append(figures.ranks(colour, bool(data["groups"])))
     if data["pairs"]:
-        parts += [figures.matrix(), _pairs_table()]
+        parts += [_tests_table(), figures.matrix(names), _pairs_table()]
     for axis, title in AXES.items():
         if data[f"curves-{axis}"]:
             parts.append(figures.anytime(f"curves-{axis}", title, colour, unit))
@@ -256,10 +257,48 @@ def _groups(problems: Sequence[Mapping[str, Any]]) -> Rows:
     return rows
 
 
-def _pairs(problems: Sequence[Mapping[str, Any]]) -> Rows:
-    """Both directions of every pair; what is said of the first holds of ``searcher``."""
+def _tests(results: Mapping[str, Any]) -> Rows:
     rows = []
-    for problem in problems:
+    for problem in results["problems"]:
+        if tests := problem["tests"]:
+            found = tests["friedman"] or {"f": None, "p": None}
+            rows.append(
+                {
+                    **{"problem": problem["name"], "blocks": len(tests["seeds"])},
+                    **{"F": found["f"], "p": found["p"], "first": tests["best"]},
+                    "better than": ", ".join(tests["better_than"]) or "none",
+                    "least p": tests["least_p_holm"],
+                }
+            )
+    if overall := results["overall"]:
+        found = overall["friedman"] or {"f": None, "p": None}
+        first = min(overall["mean_ranks"], key=overall["mean_ranks"].__getitem__)
+        rows.append(
+            {
+                **{"problem": "all problems", "blocks": overall["n_blocks"], "F": found["f"]},
+                **{"p": found["p"], "first": first, "better than": None, "least p": None},
+            }
+        )
+    return rows
+
+
+def _tests_table() -> Table:
+    headings = (
+        Heading("problem", "problem"),
+        Heading("blocks", "blocks", 0, "seeds that all strategies have; of all problems together"),
+        Heading("F", "Friedman F", 2, "as Iman and Davenport corrected it"),
+        Heading("p", "p", 4, "probability of so large an F if no strategy differed"),
+        Heading("first", "first", None, "by its mean; of all problems by its mean rank"),
+        Heading("better than", "significantly better than", None, "after Holm's correction, 5 %"),
+        Heading("least p", "least p", 4, "that so many seeds and pairs can give, corrected"),
+    )
+    return Table("tests", "Do strategies differ at all?", "tests", headings)
+
+
+def _pairs(problems: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Rows:
+    """Both directions of every pair; what is said of the first holds of ``searcher``."""
+    rows: Rows = []
+    for number, problem in enumerate(problems):
         scale = problem["unit"][1]
         for pair, turned in product((problem["tests"] or {"pairs": []})["pairs"], (False, True)):
             sign = -1 if turned else 1
@@ -268,7 +307,7 @@ def _pairs(problems: Sequence[Mapping[str, Any]]) -> Rows:
             significant = pair["p_holm"] <= ALPHA
             rows.append(
                 {
-                    "problem": problem["name"],
+                    **{"place": number, "problem": problem["name"]},
                     "searcher": pair["worse" if turned else "better"],
                     "other": pair["better" if turned else "worse"],
                     "difference": sign * scale * pair["difference"]["mean"],
@@ -277,7 +316,10 @@ def _pairs(problems: Sequence[Mapping[str, Any]]) -> Rows:
                     **{"superiority": above, "text": f"{above:.2f}{'*' if significant else ''}"},
                 }
             )
+    place = {name: i for i, name in enumerate(names)}
+    rows.sort(key=lambda row: (row["place"], place[row["searcher"]], place[row["other"]]))
     for row in rows:
+        del row["place"]
         row["row"] = (
             f"{row['searcher']} · {row['problem']}" if len(problems) > 1 else row["searcher"]
         )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from npusim.report.page import Figure
 from npusim.report.page_charts import Spec, names_axis, tooltip
 
@@ -94,13 +96,21 @@ def ranks(colour: Spec, has_groups: bool) -> Figure:
     return Figure("ranks", "Ranks, and what differs", spec, text, {"step": 56})
 
 
-def matrix() -> Figure:
+def matrix(names: Sequence[str]) -> Figure:
     """Probability of each strategy to be above each other one; significant ones with a star."""
     spec = {
         "data": {"name": "pairs"},
         "encoding": {
-            "x": {"field": "other", "sort": None, "title": "against", "axis": {"labelAngle": -20}},
+            "x": {
+                **{"field": "other", "type": "nominal", "sort": list(names), "title": "against"},
+                "axis": {"labelAngle": -20},
+            },
             "y": {"field": "row", "type": "nominal", "sort": None, "title": None},
+            "tooltip": [
+                *tooltip(searcher="", other="", problem=""),
+                *tooltip(superiority=".2f", difference=".2f", p=".4f"),
+                *tooltip(**{"p Holm": ".4f", "significant": ""}),
+            ],
         },
         "layer": [
             {
@@ -112,11 +122,6 @@ def matrix() -> Figure:
                             **{"domain": [0, 0.5, 1], "range": ["#c0504d", "#e9eaee", "#1d6f5b"]},
                         },
                     },
-                    "tooltip": [
-                        *tooltip(searcher="", other="", problem=""),
-                        *tooltip(superiority=".2f", difference=".2f", p=".4f"),
-                        *tooltip(**{"p Holm": ".4f", "significant": ""}),
-                    ],
                 },
             },
             {

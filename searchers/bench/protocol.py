@@ -22,6 +22,7 @@ from searchers.study import HeldOutEvaluator, Study
 from spaces.base import Space
 from spaces.feasible import require_feasible
 from spaces.limits import Limit
+from spaces.npu_limits import AnyLimit
 
 REFERENCE = "one random candidate"
 """Name of the reference in results: random search with a budget of one trial."""
@@ -39,6 +40,7 @@ class Task:
         limits: each is a problem of its own.
         make_evaluator: makes an evaluator in each process; must be picklable for several.
         budget: of each search; None for the protocol's.
+        further: limits beside each of `limits`, on cycles, memory or another measure.
         said: JSON values that say all of it, for files; the names of the space and the task by
             default.
 
@@ -51,6 +53,7 @@ class Task:
     limits: tuple[Limit, ...]
     make_evaluator: MakeEvaluator
     budget: Budget | None = None
+    further: tuple[AnyLimit, ...] = ()
     said: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -190,7 +193,8 @@ class Protocol:
         is_reference = entrant.name == REFERENCE
         budget = Budget(trials=1) if is_reference else problem.task.budget or self.budget
         space, limit = problem.task.space, problem.limit
-        study = Study(space, entrant.searcher, limit, budget, seed, entrant.options)
+        named = (space, entrant.searcher, limit, budget, seed, entrant.options)
+        study = Study(*named, problem.task.further)
         names = (problem.task.name, limit.measure, limit.most, entrant.name, seed)
         directory = re.sub(r"[^\w.,=+-]+", "-", "-".join(map(str, names)))
         return Cell(problem, entrant.name, study, directory)
@@ -233,7 +237,8 @@ def _check_entrant(entrant: Entrant, task: Task, limit: Limit, evaluator: HeldOu
     make = searchers.get(entrant.searcher)
     options = resolve(entrant.searcher, make, entrant.options)
     if not is_one_shot(make):
-        make(task.space, limit, searcher_rng(0), **options)
+        study = Study(task.space, entrant.searcher, limit, Budget(trials=1), 0, {}, task.further)
+        study.make()(task.space, limit, searcher_rng(0), **options)
     elif not hasattr(evaluator, "search_data"):
         raise ConfigError(
             f"searcher {entrant.searcher!r} must have an evaluator with data to train on, "

@@ -36,6 +36,7 @@ from typing import Any
 
 import spaces
 from npusim.errors import ConfigError, FormatError, MissingExtraError, UnknownNameError
+from npusim.hardware import DEFAULT_NPU
 from searchers.base import Budget
 from searchers.bench.protocol import Entrant, Protocol, Task, Tuning
 from searchers.evaluators import INSTANT, TrainConfig, make
@@ -43,11 +44,12 @@ from searchers.store import read_json, rows
 from searchers.study import HeldOutEvaluator
 from spaces.base import Space
 from spaces.limits import Limit
+from spaces.npu_limits import parse_limit
 
 _TOP = {"seeds": (int, list), "npu": str, "budget": dict, "tasks": list, "searchers": list}
 _TASK = {
     **{"name": str, "space": str, "space_options": dict, "limits": list, "evaluator": str},
-    **{"epochs": int, "final_epochs": int, "data_set": str, "budget": dict},
+    **{"epochs": int, "final_epochs": int, "data_set": str, "budget": dict, "also": list},
 }
 _SEARCHER = {"name": str, "searcher": str, "options": dict, "tuning": dict}
 _BUDGET = {"trials": int, "images": int, "seconds": (int, float)}
@@ -118,15 +120,16 @@ def protocol_of(tables: Mapping[str, Any], folder: Path = Path()) -> Protocol:
         if seeds < 1:
             raise ConfigError(f"seeds of protocol must be at least 1, got {seeds}")
         seeds = list(range(seeds))
+    npu = tables.get("npu")
     return Protocol(
-        tuple(_task(each, f"tasks[{i}]") for i, each in enumerate(_tables(tables, "tasks"))),
+        tuple(_task(each, f"tasks[{i}]", npu) for i, each in enumerate(_tables(tables, "tasks"))),
         tuple(
             _entrant(each, f"searchers[{i}]", folder)
             for i, each in enumerate(_tables(tables, "searchers"))
         ),
         tuple(_items("seeds of protocol", seeds, int)),
         _budget("budget", tables["budget"]),
-        tables.get("npu"),
+        npu,
     )
 
 
@@ -172,7 +175,7 @@ def _differences(where: str, ours: Any, theirs: Any) -> Iterable[str]:
         yield f"{where}: {ours!r} and {theirs!r}"
 
 
-def _task(table: Mapping[str, Any], where: str) -> Task:
+def _task(table: Mapping[str, Any], where: str, npu: str | None) -> Task:
     _check_keys(where, table, _TASK, needed=("space", "limits", "evaluator"))
     said = {"name": table["space"], **table}
     name = said["evaluator"]
@@ -188,12 +191,14 @@ def _task(table: Mapping[str, Any], where: str) -> Task:
     limits = _items(f"limits of {where}", said["limits"], str)
     make_evaluator = partial(_make_evaluator, name, TrainConfig(**epochs), said.get("data_set"))
     budget = said.get("budget")
+    also = _items(f"also of {where}", said.get("also", []), str)
     return Task(
         said["name"],
         space,
         tuple(Limit.parse(text) for text in limits),
         make_evaluator,
         None if budget is None else _budget(f"{where}.budget", budget),
+        tuple(parse_limit(text, npu or DEFAULT_NPU) for text in also),
         {**said, **epochs} if trains else said,
     )
 

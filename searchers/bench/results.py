@@ -61,7 +61,8 @@ def _problem(protocol: Protocol, problem: Problem, cells: Cells) -> dict[str, An
     """One task and limit.
 
     Returns:
-        ``name``, ``task``, ``limit``, ``space``, ``space_hash``; ``evaluator`` (its identity),
+        ``name``, ``task``, ``limit``, ``further``, ``space``,
+        ``space_hash``; ``evaluator`` (its identity),
         ``is_tabular``; ``unit`` and ``score_unit``, see `unit_of`, of tests and in searches;
         ``optimum``, where it is known; ``rows`` by strategy, see `_row`; ``references``, worst cost
         and score of the hypervolumes by measure; ``tests``, see `_tests`, None with fewer than two
@@ -87,6 +88,7 @@ def _problem(protocol: Protocol, problem: Problem, cells: Cells) -> dict[str, An
         row["mean_rank"] = tests["mean_ranks"].get(row["searcher"]) if tests else None
     return {
         **{"name": problem.name, "task": task.name, "limit": asdict(limit)},
+        "further": [str(each) for each in task.further],
         **{"space": task.space.name, "space_hash": task.space.content_hash},
         "evaluator": dict(evaluator.identity()),
         "is_tabular": Traits.of(evaluator).is_tabular,
@@ -334,10 +336,13 @@ def verdict(problem: Mapping[str, Any]) -> str:
         return f"{problem['name']}: too few strategies or seeds to compare."
     unit, scale = problem["unit"]
     rows = {row["searcher"]: row for row in problem["rows"]}
-    found = rows[tests["best"]]["test"]
-    mean, low, high = (f"{scale * found[key]:.4g}" for key in ("mean", "low", "high"))
+    score = rows[tests["best"]]["test"]
+    mean, low, high = (f"{scale * score[key]:.4g}" for key in ("mean", "low", "high"))
     text = f"{problem['name']}: {tests['best']} is first with {mean} {unit}".rstrip()
     text += f" [{low}, {high}]"
+    if (found := tests["friedman"]) is not None:
+        differ = "differ" if found["p"] <= ALPHA else "may be the same"
+        text += f" (all together {differ}: Friedman p = {found['p']:.2g})"
     others = [name for name in tests["mean_ranks"] if name != tests["best"]]
     same = [name for name in others if name not in tests["better_than"]]
     if tests["least_p_holm"] > ALPHA:

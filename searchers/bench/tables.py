@@ -89,7 +89,7 @@ def costs_table(results: Mapping[str, Any]) -> Table:
             f"{row['trials']:,}",
             f"{row['images']:,}",
             f"{row['evaluation_cpu_s']:.1f}",
-            f"{row['own_cpu_s']:.1f}",
+            f"{row['own_cpu_s']:.2f}",
             f"{row['tuning']['images']:,}",
             f"{row['tuning']['cpu_s']:.1f}",
             f"{row['total_images']:,}",

@@ -18,6 +18,9 @@ from npusim.report.page_costs import cost_section
 from npusim.report.page_files import write_page
 from npusim.report.page_matrix import comparison
 from searchers.base import Trial
+from searchers.bench.page import bench_section
+from searchers.bench.protocol_files import protocol_of
+from searchers.bench.run import run_benchmark
 from searchers.page_runs import section_of
 from searchers.stored import StoredRun
 from spaces.costs import MEASURES
@@ -64,6 +67,20 @@ def runs(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "report.html"
     write_page(Page("Runs", (section,)), str(path))
     return path
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Path:
+    pytest.importorskip("vl_convert", reason="needs vl-convert: pip install 'npusim[report]'")
+    pytest.importorskip("tomli_w", reason="needs tomli-w: pip install 'npusim[bench]'")
+    task = {"space": "digits", "limits": ["0.5KB", "1KB"], "evaluator": "planted:0:0.1"}
+    names = ("random", "evolution", "uniform-precision")
+    said = {"seeds": 8, "npu": "ethos-u55-64", "budget": {"trials": 6}, "tasks": [task]}
+    protocol = protocol_of({**said, "searchers": [{"searcher": name} for name in names]})
+    folder = tmp_path_factory.mktemp("bench")
+    section = bench_section("small", run_benchmark(protocol, folder / "small"))
+    write_page(Page("Bench", (section,)), str(folder / "report.html"))
+    return folder / "report.html"
 
 
 def n_drawn(figure, kind: str = "symbol") -> int:
@@ -212,3 +229,34 @@ class TestRuns:
         assert found.figure("score-size-kb").locator("canvas").count() == 1
         assert found.page.locator("form output").inner_text() == "10,000 of 10,000 trials"
         assert (found.errors, found.requests) == ([], [])
+
+
+class TestBench:
+    @pytest.mark.parametrize(
+        ("name", "options"), [("light", {}), ("phone-dark", {**PHONE, "color_scheme": "dark"})]
+    )
+    def test_all_is_drawn_and_nothing_fetched(self, visit, bench, name, options):
+        found = visit(bench, **options)
+        figures = ("scores", "ranks", "matrix", "anytime-trials", "anytime-seconds", "limits")
+        figures += ("front-size-bits", "front-total-cycles", "spent")
+        for figure in figures:
+            assert found.figure(figure).locator("svg path").count() > 3
+        assert found.page.locator("figure").count() == len(figures)
+        found.screenshot(f"bench-{name}")
+        assert (found.errors, found.requests) == ([], [])
+        wide = found.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= found.page.viewport_size["width"]
+
+    def test_filters_and_hovers(self, visit, bench):
+        found = visit(bench)
+        table = found.page.locator("[id$='--summary'] tbody tr")
+        assert table.count() == 2 * 4
+        found.page.get_by_role("checkbox", name="digits, 1.00 KB").uncheck()
+        assert table.count() == 4
+        assert all("500.0 B" in row for row in table.all_inner_texts())
+        figure = found.figure("matrix")
+        figure.locator(".mark-text.role-mark text").first.hover()
+        tip = found.page.locator("#vg-tooltip-element.visible")
+        tip.wait_for()
+        assert re.search(r"searcher\s*random", tip.inner_text())
+        assert re.search(r"superiority\s*0\.\d\d", tip.inner_text())

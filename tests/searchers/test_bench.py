@@ -465,11 +465,12 @@ class TestVerdict:
         tests = {
             **{"best": "a", "better_than": better_than, "mean_ranks": {"a": 1, "b": 2, "c": 3}},
             **{"least_p_holm": least, "seeds": [0, 1], "pairs": [{}]},
+            "friedman": {"f": 9.0, "p": 0.001},
         }
         return {"name": "x, 1 KB", "unit": ("%", 100.0), "rows": rows, "tests": tests}
 
     def test_says_who_wins_and_whether_it_could_be_chance(self):
-        first = "x, 1 KB: a is first with 90 % [80, 95], "
+        first = "x, 1 KB: a is first with 90 % [80, 95] (all together differ: Friedman p = 0.001), "
         assert verdict(self.problem(["b"])) == first + "significantly better than b; not than c."
         assert verdict(self.problem(["b", "c"])) == first + "significantly better than all others."
         assert verdict(self.problem([])) == first + "but not significantly better than any other."

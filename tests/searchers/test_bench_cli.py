@@ -24,6 +24,7 @@ from searchers.store import TRIALS, count_trials, rows
 from searchers.study import Study, run_study
 from spaces.digits import digits
 from spaces.limits import Limit
+from spaces.npu_limits import NpuLimit
 
 pytest.importorskip("tomli_w", reason="needs tomli-w: pip install 'npusim[bench]'")
 
@@ -49,6 +50,7 @@ name = "b"
 space = "digits"
 space_options = {bitwidths = [4, 8]}
 limits = ["20k macs"]
+also = ["90k total_cycles", "1KB"]
 evaluator = "cost:macs"
 budget = {trials = 5}
 
@@ -91,6 +93,11 @@ class TestProtocols:
         assert first.limits == (Limit.size("1KB"),)
         assert second.limits == (Limit("macs", 20_000),)
         assert (first.budget, second.budget) == (None, Budget(trials=5))
+        cycles = NpuLimit("total_cycles", 90_000, "ethos-u55-64")
+        assert second.further == (cycles, Limit.size("1KB"))
+        studies = {cell.problem.task.name: cell.study for cell in found.cells()}
+        assert studies["b"].further == second.further
+        assert studies["a"].further == ()
         assert [entrant.name for entrant in found.entrants] == ["random", "small"]
         assert found.entrants[1].tuning == Tuning(trials=5, cpu_s=2.5)
         assert first.make_evaluator(first.space).identity()["seed"] == 2
@@ -163,6 +170,7 @@ class TestProtocols:
             ({"limits": "1KB"}, ConfigError, r"limits of tasks\[0\] must be a list, got '1KB'"),
             ({"limits": ["1KB", "1000B"]}, ConfigError, "each once, got 1.00 KB, 1.00 KB"),
             ({"limits": ["1 apples"]}, UnknownNameError, "measure must be one of macs"),
+            ({"also": ["1 apples"]}, UnknownNameError, "measure must be one of macs"),
             ({"epochs": 3}, ConfigError, r"epochs of tasks\[0\] must go with an evaluator that tr"),
             ({"space": "x"}, UnknownNameError, "space must be one of"),
             ({"space_options": {"x": 1}}, ConfigError, "options of space 'digits' must be ones"),
@@ -209,6 +217,10 @@ class TestRun:
         assert "\x1b[" not in text
         found = json.loads((out / "results.json").read_text())
         assert len(found["cells"]) == 2 * 2 * 3
+        assert found["problems"][1]["further"] == ["90000 total_cycles", "1.00 KB"]
+        for cell in found["cells"]:
+            if cell["task"] == "b":
+                assert cell["best"]["costs"]["size_bits"] <= 8000
         assert (out / "results.csv").read_text().count("\n") == 13
         assert tables_of(read(str(out / "protocol.toml"))) == tables_of(read(str(file)))
         code, text, _ = cli(*args, "--json")
