@@ -137,6 +137,8 @@ def op_links(program: Program) -> Int64Array:
 
 def joined(tables: Sequence[MemoryTable]) -> MemoryTable:
     """Tables of memory as one."""
+    if len(tables) == 1:
+        return tables[0]
     ends = np.cumsum([table.starts[-1] for table in tables], axis=0)
     return MemoryTable(
         np.concatenate([table.accesses for table in tables]),

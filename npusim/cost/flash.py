@@ -189,7 +189,8 @@ def weight_values(program: Program) -> list[Hashable]:
         elif source.is_made and shapes[source.shape] > 1 and source.ohwi is not None:
             found.append(_made_values(source))
         elif source.tensor is not None and source.ohwi is not None:
-            known = firsts.setdefault((source.shape, source.key[0]), [])
+            key = source.shape, source.key[0], _beginning(source.tensor)
+            known = firsts.setdefault(key, [])
             first = next((one for one in known if _same_values(one.tensor, source.tensor)), source)
             if first is source:
                 known.append(source)
@@ -261,6 +262,13 @@ def _repeated(program: Program) -> list[tuple[int, int, int, int]]:
     ]
 
 
+def _beginning(tensor: Tensor) -> Hashable:
+    """Equal for tensors of equal values."""
+    if tensor.data is None:
+        return id(tensor)
+    return tensor.dtype, tensor.data.reshape(-1)[:_COMPARED_FIRST].tobytes()
+
+
 def _same_values(first: Tensor | None, second: Tensor | None) -> bool:
     """Whether two tensors of weights are one, or hold the same values less their zero points."""
     if first is second:
@@ -272,12 +280,7 @@ def _same_values(first: Tensor | None, second: Tensor | None) -> bool:
     points = [
         q.zero_points.tolist() if (q := one.quantization) else None for one in (first, second)
     ]
-    start = slice(0, _COMPARED_FIRST)
-    return (
-        points[0] == points[1]
-        and np.array_equal(first.data.reshape(-1)[start], second.data.reshape(-1)[start])
-        and np.array_equal(first.data, second.data)
-    )
+    return points[0] == points[1] and np.array_equal(first.data, second.data)
 
 
 def _made_values(source: WeightSource) -> Hashable:

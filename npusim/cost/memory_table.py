@@ -109,16 +109,20 @@ class MemoryTable:
             n: number of programs.
             shared: whether they have but one set of accesses, which for all of them starts at 0.
         """
-        table = object.__new__(MemoryTable)
         starts = np.arange(n + 1)[:, None] * self.starts[-1]
-        for name in ("accesses", "maps", "in_place"):
-            array = getattr(self, name)
-            times = (n, *[1] * (array.ndim - 1))
-            is_one = shared and name == "accesses"
-            object.__setattr__(table, name, array if is_one else np.tile(array, times))
+        accesses = self.accesses if shared else np.tile(self.accesses, (n, 1))
         if shared:
             starts[:, 0] = 0
-        object.__setattr__(table, "starts", starts)
+        return MemoryTable._of(
+            accesses, np.tile(self.maps, (n, 1)), np.tile(self.in_place, n), starts
+        )
+
+    @classmethod
+    def _of(cls, *arrays: Int64Array) -> MemoryTable:
+        """The table of arrays that are known to be right."""
+        table = object.__new__(cls)
+        for name, array in zip(cls.__slots__, arrays, strict=True):
+            object.__setattr__(table, name, array)
         return table
 
     @property
@@ -148,7 +152,7 @@ def memory_table(program: Program) -> MemoryTable:
     dtypes = list(DTYPES)
     maps = [[*one.shape, dtypes.index(one.dtype), one.bits, _flags(one)] for one in program.maps]
     starts = [[0, 0, 0], [len(accesses), len(maps), len(in_place)]]
-    return MemoryTable(
+    return MemoryTable._of(
         np.array(accesses, np.int64).reshape(-1, len(ACCESS_COLUMNS)),
         np.array(maps, np.int64).reshape(-1, len(MAP_COLUMNS)),
         np.array(in_place, np.int64),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -212,7 +213,7 @@ def op_statistics(op: NpuOp, statistics: Statistics) -> tuple[float, float]:
         if name not in known and "" not in known:
             raise UnknownNameError("operation with weight statistics", name, tuple(known))
         known = known[name] if name in known else known[""]
-    return known.expected(fan_in=int(np.prod(source.shape[1:])))
+    return known.expected(fan_in=math.prod(source.shape[1:]))
 
 
 def weights_row(op: NpuOp, ifm_bits: int) -> Int64Array:

@@ -86,6 +86,29 @@ def test_widths_of_all_kinds() -> None:
     assert_same(family.batch(widths), wanted)
 
 
+def chain(widths: tuple[int, ...], side: int = 8) -> Program:
+    """Convolutions one after the other, whose maps are seen in one depth each."""
+    net = Net()
+    x = net.net.input((1, side, side, 3), "int8", scale=SCALE)
+    for depth in widths:
+        x = net.conv(x, depth)
+    return program(net.net.build(net.conv(x, 10)))
+
+
+def test_networks_share_their_accesses_where_depths_do_not_decide_about_formats() -> None:
+    family = Family(chain((16, 24)))
+    widths = np.random.default_rng(3).integers(8, 80, (20, 2))
+    found = family.batch(widths)
+    assert not found.table.starts[:, 0].any()
+    assert_same(found, Batch.of([chain(tuple(one)) for one in widths.tolist()]))
+    large = Family(chain((16,), side=1024))  # a map of more than 2**31 elements is in NHWC
+    sizes = np.array([[16], [4096]])
+    found = large.batch(sizes)
+    assert found.table.starts[-1, 0] == len(found.table.accesses)
+    assert found.formats.reshape(2, -1).sum(axis=1).tolist() == [1, 0]
+    np.testing.assert_array_equal(found.formats[:3], large.batch(sizes[:1]).formats)
+
+
 def test_what_is_known_of_weights() -> None:
     family = Family(Net().build([16, 24, 8, 32, 48]))
     statistics = [WeightStatistics(bits) for bits in (2, 4, 8)]
