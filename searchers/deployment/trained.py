@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from searchers.data import DataSet, Pairs, Split, SuperResolutionData, load
 from searchers.data.quality import psnr
 from searchers.store import read_json
 from searchers.training.tasks import PEAK, scale_of
-from spaces.nets import CandidateNet
+from spaces.nets import CandidateNet, build
 from spaces.nets.activations import Mode
 from spaces.nets.candidate_net import observe_activations
 from spaces.nets.files import NET_KIND, load_net, read_state
@@ -164,6 +165,20 @@ def _patches(
     if not low:
         raise ConfigError(f"images must be at least {height}x{width} in low resolution, got none")
     return np.stack(low).astype(np.float32), np.stack(high).astype(np.float64)
+
+
+def resized(net: CandidateNet, height: int, width: int) -> CandidateNet:
+    """The same network for images of another size, in evaluation; weights and grids are copies."""
+    space = dataclasses.replace(net.space, image_shape=(height, width, net.space.image_shape[2]))
+    found = build(space, space.candidate(net.candidate.choices), torch.Generator())
+    for mine, new in zip(net.weights().values(), found.weights().values(), strict=True):
+        new.offset, new.quantizes = mine.offset, mine.quantizes
+    for mine, new in zip(net.quantizers().values(), found.quantizers().values(), strict=True):
+        new.mode = mine.mode
+        if mine.learned:
+            new.learn()
+    found.load_state_dict(net.state_dict())
+    return found.eval()
 
 
 def _as_torch(inputs: npt.NDArray[np.float32]) -> Tensor:

@@ -21,7 +21,9 @@ import spaces  # noqa: E402
 from npusim.errors import ConfigError  # noqa: E402
 from searchers.data import DataSet, Pairs, load  # noqa: E402
 from searchers.deployment import trained  # noqa: E402
+from spaces.concrete import concrete_layers  # noqa: E402
 from spaces.costs import cost  # noqa: E402
+from spaces.export import export  # noqa: E402
 from spaces.nets import build  # noqa: E402
 from spaces.nets.files import save_net  # noqa: E402
 
@@ -177,6 +179,25 @@ class TestPatches:
             trained.read_samples(net, trained.Data(), 5)
         with pytest.raises(ConfigError, match=r"images must be at least 8x8"):
             trained.calibration_images(net, trained.Data())
+
+
+def test_networks_are_resized_with_weights_and_grids():
+    space = spaces.get("super_resolution", scale=2, patch=8, features=8, shrunk=4, layers=1)
+    net = drawn_net(space)[0]
+    net.quantize_activations("on", learned=True)
+    larger = trained.resized(net, 40, 42)
+    image = torch.rand(1, 1, 40, 42, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole, part = larger(image), net.eval()(image[:, :, :8, :8])
+    assert whole.shape == (1, 1, 80, 84)
+    n = 8 - sum(each.kernel // 2 for each in concrete_layers(space, net.candidate))
+    assert n > 0
+    assert torch.equal(whole[:, :, : 2 * n, : 2 * n], part[:, :, : 2 * n, : 2 * n])
+    network = export(larger)
+    assert network.inputs[0].shape == (1, 40, 42, 1)
+    assert [op.weights.data.size for op in network.ops if op.weights is not None] == [
+        op.weights.data.size for op in export(net).ops if op.weights is not None
+    ]
 
 
 class TestData:
