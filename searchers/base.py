@@ -257,12 +257,14 @@ class Job:
         index: of its trial.
         seed: of the evaluation.
         epochs: of its training, for a `searchers.halving.GradedEvaluator`; None: a whole trial.
+        device: to evaluate on, for an evaluator with that attribute; None for its own.
     """
 
     index: int
     candidate: Candidate
     seed: int
     epochs: int | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,6 +451,8 @@ def _trials(
 def measure(evaluator: Evaluator, job: Job) -> Measured:
     """Evaluate a candidate and take the time."""
     wall, cpu = time.perf_counter(), time.process_time()
+    if job.device is not None:
+        evaluator.device = job.device  # type: ignore[attr-defined]
     if job.epochs is None:
         found = evaluator.evaluate(job.candidate, job.seed)
     else:

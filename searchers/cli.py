@@ -25,6 +25,7 @@ from spaces.limits import Limit, parse_count, parse_size
 if TYPE_CHECKING:
     from searchers.base import Evaluator, Pool
     from searchers.halving import GradedEvaluator
+    from searchers.packing import Placement
     from searchers.study import Study, TrainingEvaluator
     from spaces.npu_limits import AnyLimit
 
@@ -96,6 +97,13 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     help="Processes that train candidates side by side; the results are the same.",
 )
 @click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where to train; workers share CUDA devices as far as their memory goes.",
+)
+@click.option(
     "--ray",
     metavar="ADDRESS",
     help="Ray cluster whose machines train the candidates, as many at once as --workers says; "
@@ -139,6 +147,7 @@ def search(
     data: Path | None,
     halving: str | None,
     workers: int,
+    device: str,
     ray: str | None,
     out: Path,
     evaluator_name: str,
@@ -184,18 +193,20 @@ def search(
     evaluator = make_evaluator()
     if halving is not None:
         study = _halved(study, halving, trials, evaluator)
+    placement = None if device == "cpu" else _on_cuda(study, evaluator, ray)
     study.check(out, evaluator.identity())
     study.check_workers(workers)
     if is_one_shot(searchers.get(searcher)) and int(os.environ.get("RANK", "0")) > 0:
-        take_part(study, evaluator)  # started by torchrun beside the process that does all else
+        take_part(study, evaluator, device)  # by torchrun, beside the process that does all else
         return
     what = f"searching {space}"
     total = trials if study.halving is None else None
-    with _progress(what, total) as show, _pool(make_evaluator, workers, ray) as pool:
+    with _progress(what, total) as show, _pool(make_evaluator, workers, ray, placement) as pool:
         result = run_study(
             study,
             out,
             evaluator,
+            device=device,
             pool=pool,
             on_trial=lambda trial: show(trial.index + 1, what),
             on_progress=lambda done, total, figures: show(None, _figures(done, total, figures)),
@@ -280,9 +291,34 @@ def _halved(study: Study, settings: str, trials: int, evaluator: TrainingEvaluat
     return replace(study, halving=Halving.parse(settings, graded.epochs), budget=budget)
 
 
+def _on_cuda(study: Study, evaluator: TrainingEvaluator, ray: str | None) -> Placement:
+    """Trials on the CUDA devices there are, as many on each as its free memory allows."""
+    import torch
+
+    from searchers.packing import Device, Packing, Placement, training_bytes
+    from searchers.training.evaluator import TrainEvaluator
+
+    if ray is not None:
+        raise ConfigError("--device must be cpu with --ray, got cuda")
+    if not torch.cuda.is_available():
+        raise ConfigError("--device cuda must have a CUDA device, got none")
+    if not isinstance(evaluator, TrainEvaluator):
+        name = evaluator.identity()["evaluator"]
+        raise ConfigError(f"evaluator for --device cuda must be one that trains, got {name!r}")
+    evaluator.device = "cuda"
+    devices = [
+        Device(f"cuda:{n}", torch.cuda.mem_get_info(n)[0]) for n in range(torch.cuda.device_count())
+    ]
+    recipe = evaluator.recipe
+    return Placement(Packing(devices), lambda each: training_bytes(study.space, each, recipe))
+
+
 @contextmanager
 def _pool(
-    make_evaluator: Callable[[], Evaluator], n_workers: int, ray: str | None
+    make_evaluator: Callable[[], Evaluator],
+    n_workers: int,
+    ray: str | None,
+    placement: Placement | None,
 ) -> Iterator[Pool | None]:
     if ray is not None:
         from searchers.ray_workers import RayWorkers
@@ -290,12 +326,12 @@ def _pool(
         with RayWorkers(make_evaluator, n_workers, ray) as machines:
             yield machines
         return
-    if n_workers == 1:
+    if n_workers == 1 and placement is None:
         yield None
         return
     from searchers.workers import Workers
 
-    with Workers(make_evaluator, n_workers) as pool:
+    with Workers(make_evaluator, n_workers, placement) as pool:
         yield pool
 
 

@@ -8,7 +8,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Any
 
 from npusim.errors import ConfigError
 from searchers.base import Evaluator, Job, Measured, measure
+from searchers.packing import Placement
 
 DEATHS_MAX = 3
 """Processes that may die of one evaluation before it is given up."""
@@ -56,14 +57,21 @@ class Workers:
     Args:
         make_evaluator: makes an evaluator in each process; must be picklable.
         n_workers: processes.
+        placement: says which trials run on which device, and which wait; None for the evaluator's.
 
     Raises:
         ConfigError: `n_workers` is less than 1.
     """
 
-    def __init__(self, make_evaluator: Callable[[], Evaluator], n_workers: int):
+    def __init__(
+        self,
+        make_evaluator: Callable[[], Evaluator],
+        n_workers: int,
+        placement: Placement | None = None,
+    ):
         if n_workers < 1:
             raise ConfigError(f"workers must be at least 1, got {n_workers}")
+        self._placement = placement
         self._make_evaluator = make_evaluator
         self._n_workers = n_workers
         self._idle: list[_Worker] = []
@@ -73,21 +81,22 @@ class Workers:
 
         Raises:
             WorkerError: a job killed its process `DEATHS_MAX` times.
+            ConfigError: a job takes more memory than any device has.
         """
         waiting = deque(jobs)
         deaths = dict.fromkeys((job.index for job in jobs), 0)
         running: dict[Connection, tuple[_Worker, Job]] = {}
         try:
             while waiting or running:
-                while waiting and len(running) < self._n_workers:
+                while len(running) < self._n_workers and (job := self._next(waiting)) is not None:
                     worker = self._idle.pop() if self._idle else self._start()
-                    job = waiting.popleft()
                     running[worker.pipe] = worker, job
                     with suppress(BrokenPipeError):  # it is dead; its pipe says so below
                         worker.pipe.send(job)
                 for pipe in wait(list(running)):
                     assert isinstance(pipe, Connection)
                     worker, job = running.pop(pipe)
+                    self._release(job)
                     try:
                         found = pipe.recv()
                     except (EOFError, OSError):
@@ -105,8 +114,28 @@ class Workers:
                         raise found
                     yield found
         finally:
-            for worker, _ in running.values():
+            for worker, job in running.values():
+                self._release(job)
                 _end(worker)
+
+    def _next(self, waiting: deque[Job]) -> Job | None:
+        """Take the first job that a device has room for, with that device; None if there is none.
+
+        Raises:
+            ConfigError: see `evaluate_all`.
+        """
+        if self._placement is None:
+            return waiting.popleft() if waiting else None
+        for job in waiting:
+            device = self._placement.place(job)
+            if device is not None:
+                waiting.remove(job)
+                return replace(job, device=device)
+        return None
+
+    def _release(self, job: Job) -> None:
+        if self._placement is not None:
+            self._placement.packing.release(job.index)
 
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")

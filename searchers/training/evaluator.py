@@ -32,6 +32,10 @@ class TrainEvaluator:
         data_set: name; None for the space's own.
         directory: of data sets; None for NPUSIM_DATA.
 
+    Attributes:
+        recipe: how candidates are trained, but for the epochs.
+        device: where, as torch has it.
+
     Raises:
         UnknownNameError: the data set is not known.
         ConfigError: it is not one for the space's networks, or is not there.
@@ -45,14 +49,14 @@ class TrainEvaluator:
         data_set: str | None = None,
         directory: Path | None = None,
     ):
-        self._space, self._config = space, config
+        self._space, self._config, self.device = space, config, "cpu"
         self._data_set = data_set or space.data_set
-        self._recipe = recipes.get(self._data_set) if config.recipe is None else config.recipe
+        self.recipe = recipes.get(self._data_set) if config.recipe is None else config.recipe
         self._data = load_for(space, self._data_set, directory)
 
     def identity(self) -> Mapping[str, Any]:
         """The data set and all settings of the training."""
-        settings = asdict(self._config) | {"recipe": asdict(self._recipe)}
+        settings = asdict(self._config) | {"recipe": asdict(self.recipe)}
         return {"evaluator": "train", "data_set": self._data_set, **settings}
 
     def search_data(self) -> tuple[TrainingData, TrainingData]:
@@ -68,8 +72,8 @@ class TrainEvaluator:
     def images_a_trial(self) -> int:
         """Images that a whole trial is trained on."""
         train, _ = self.search_data()
-        task = task_on(train, self._space, self._recipe, torch.device("cpu"))
-        size = self._recipe.batch_size
+        task = task_on(train, self._space, self.recipe, torch.device("cpu"))
+        size = self.recipe.batch_size
         return self.epochs * (task.n_samples // size) * size
 
     def evaluate(self, candidate: Candidate, seed: int, epochs: int | None = None) -> Evaluation:
@@ -114,11 +118,12 @@ class TrainEvaluator:
         held_out: TrainingData,
         epochs: int,
     ) -> Evaluation:
-        recipe = self._recipe.but(epochs=epochs)
+        recipe = self.recipe.but(epochs=epochs)
         offset = recipe.number_format == "q-hat"
         with one_thread():
             net = build(self._space, candidate, torch.Generator().manual_seed(seed), offset)
-            task = task_on(fit, self._space, recipe, torch.device("cpu"))
+            net = net.to(self.device)
+            task = task_on(fit, self._space, recipe, torch.device(self.device))
             training = Training(net, task, recipe, seed)
             training.run()
             found = score_on(net, self._space, held_out)

@@ -149,6 +149,10 @@ def test_halving_trains_the_best_for_longer(cli, parts, tmp_path):
             "workers of searcher 'evolution' must be 1, since it",
         ),
         (("--size", "1KB", "--workers", "0"), "workers must be at least 1, got 0"),
+        (
+            ("--size", "1KB", "--device", "cuda", "--ray", "auto"),
+            "--device must be cpu with --ray, got cuda",
+        ),
         (("--cycles", "1M"), "one of --size, --flash and --macs must be given, got none"),
         (("--size", "1KB", "--cycles", "x"), "--cycles must be a positive number such as 1500, "),
         (("--size", "1KB", "--sram", "5"), "size must be a positive number and one of B, KB"),
