@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast UDC searches: its weights, a step beside plain training, many samples beside one.
 
-    python benches/udc_speed.py [weights] [overhead] [amortisation] [memory]
+    python benches/udc_speed.py [weights] [overhead] [amortisation] [memory] [operators]
 
 CPU time on one thread, alternating in one process, the best of several; random images. Raw results
 go to ``benches/results/udc_speed.json``.
@@ -10,6 +10,7 @@ go to ``benches/results/udc_speed.json``.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from searchers.training import recipes
 from searchers.training.tasks import Classification
 from searchers.udc.assemble import Layout, Mixture, assemble, assemble_shared
 from searchers.udc.config import config
+from searchers.udc.sampling import Decisions
 from searchers.udc.search import Search
 from searchers.udc.supernet import Supernet
 from spaces.base import Space
@@ -50,9 +52,13 @@ def main() -> None:
         "overhead": overhead,
         "amortisation": amortisation,
         "memory": memory,
+        "operators": operators,
     }
     if sys.argv[1:2] == ["peak"]:
         peak(int(sys.argv[2]))
+        return
+    if sys.argv[1:2] == ["operators_peak"]:
+        operators_peak(sys.argv[2] == "True")
         return
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in sys.argv[1:] or parts:
@@ -238,8 +244,58 @@ def memory() -> dict[str, float]:
 def peak(n_mc: int) -> None:
     """Print the most memory that two steps with so many samples take, MB."""
     a_search(spaces.get(SPACE_NAME, multiplier=MULTIPLIER), n_mc, 1, "bfloat16").step()
+    print(status_mb("VmHWM"))
+
+
+def operators() -> dict[str, float]:
+    """A pass each way of one sample of 128 images through all operators, rematerialized or not.
+
+    Most memory beyond what the process has before, MB, with what is freed given back at once.
+    """
+    found = {}
+    for rematerialize in (False, True):
+        command = [sys.executable, __file__, "operators_peak", str(rematerialize)]
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+        text = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=environment
+        ).stdout
+        name = "rematerialized" if rematerialize else "kept"
+        found[f"{name}, MB"] = float(text)
+    passes = {name: operators_pass(name == "rematerialized") for name in ("kept", "rematerialized")}
+    times = alternating(passes, 3)
+    return {**found, "times the CPU time": times["rematerialized"] / times["kept"]}
+
+
+def operators_pass(rematerialize: bool) -> Callable[..., Any]:
+    """What makes a pass each way, of so many images."""
+    space = spaces.get("tiny_imagenet", operators=True, widen=0.25)
+    generator = torch.Generator().manual_seed(0)
+    net = Supernet(space, generator, rematerialize=rematerialize)
+    valid = Decisions.of(space).valid
+    z = (valid / valid.sum(1, keepdim=True).double())[None]
+    images = torch.randn(1, 128, 3, 64, 64, generator=generator)
+
+    def run(n_images: int = 128) -> None:
+        net(images[:, :n_images], z).square().mean().backward()
+        net.zero_grad()
+
+    return run
+
+
+def operators_peak(rematerialize: bool) -> None:
+    """Print the most memory that a pass takes beyond what there was before, MB."""
+    run = operators_pass(rematerialize)
+    run(2)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
+    before = status_mb("VmRSS")
+    run()
+    print(status_mb("VmHWM") - before)
+
+
+def status_mb(what: str) -> float:
+    """A figure of this process's memory, MB."""
     status = Path("/proc/self/status").read_text()
-    print(int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6)
+    return int(status.partition(f"{what}:")[2].split()[0]) * 1024 / 1e6
 
 
 if __name__ == "__main__":

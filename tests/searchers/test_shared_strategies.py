@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,6 +273,53 @@ class TestSinglePath:
                 found.step()
         assert means[0] < 0.3
         assert means[1] > means[0] + 0.3
+
+
+class TestProcesses:
+    CODE = """
+import sys, torch
+from torch import distributed
+import test_shared_strategies as t
+torch.set_num_threads(1)
+distributed.init_process_group(
+    "gloo", init_method="file://" + sys.argv[1], rank=int(sys.argv[2]), world_size=2
+)
+torch.save(t.all_states(), sys.argv[1] + ".result" + sys.argv[2])
+distributed.destroy_process_group()
+"""
+
+    @pytest.mark.slow
+    def test_two_make_the_same_searches_as_one(self, tmp_path):
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", self.CODE, str(tmp_path / "meeting"), rank],
+                cwd=Path(__file__).parent,
+            )
+            for rank in "01"
+        ]
+        alone = all_states()
+        assert [process.wait(300) for process in started] == [0, 0]
+        for rank in "01":
+            found = torch.load(tmp_path / f"meeting.result{rank}", weights_only=True)
+            assert len(found) == len(alone) == 4
+            for one, two in zip(alone, found, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def all_states() -> list[list]:
+    """Probabilities and weights of each strategy after some steps."""
+    alone = {"n_together": 1, "epochs": 4}
+    single = SinglePathConfig(n_mc=4, **alone)
+    found = [
+        reinforce(Tunas, **alone),
+        reinforce(Tabnas, SMALL, Limit.size("1KB"), **alone),
+        frank_wolfe(SMALL, Limit.size("1KB"), **alone),
+        SinglePath(SPACE, (LIMIT,), task(), single, 0),
+    ]
+    for strategy in found:
+        for _ in range(6):
+            strategy.step()
+    return [[each.log_pi(), *each.net.state_dict().values()] for each in found]
 
 
 class TestConfigs:
