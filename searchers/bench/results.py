@@ -341,8 +341,7 @@ def verdict(problem: Mapping[str, Any]) -> str:
     text = f"{problem['name']}: {tests['best']} is first with {mean} {unit}".rstrip()
     text += f" [{low}, {high}]"
     if (found := tests["friedman"]) is not None:
-        differ = "differ" if found["p"] <= ALPHA else "may be the same"
-        text += f" (all together {differ}: Friedman p = {found['p']:.2g})"
+        text += f" (whether any differs: Friedman's p = {found['p']:.2g})"
     others = [name for name in tests["mean_ranks"] if name != tests["best"]]
     same = [name for name in others if name not in tests["better_than"]]
     if tests["least_p_holm"] > ALPHA:

@@ -470,7 +470,9 @@ class TestVerdict:
         return {"name": "x, 1 KB", "unit": ("%", 100.0), "rows": rows, "tests": tests}
 
     def test_says_who_wins_and_whether_it_could_be_chance(self):
-        first = "x, 1 KB: a is first with 90 % [80, 95] (all together differ: Friedman p = 0.001), "
+        first = (
+            "x, 1 KB: a is first with 90 % [80, 95] (whether any differs: Friedman's p = 0.001), "
+        )
         assert verdict(self.problem(["b"])) == first + "significantly better than b; not than c."
         assert verdict(self.problem(["b", "c"])) == first + "significantly better than all others."
         assert verdict(self.problem([])) == first + "but not significantly better than any other."
