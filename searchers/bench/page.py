@@ -89,8 +89,8 @@ def bench_section(name: str, results: Mapping[str, Any]) -> Section:
         **{f"curves-{axis}": _curves(results, axis) for axis in AXES},
         **{f"front-{measure}": _front(results, measure) for measure in _measures(problems)},
     }
-    colour = searcher_colour([*names, REFERENCE])
-    plain = {**colour, "legend": None}
+    colour = searcher_colour(names)
+    plain = {**searcher_colour([*names, REFERENCE]), "legend": None}
     parts: list[Figure | Table] = []
     if data["results"]:
         parts += [_summary_table(unit, problems), figures.scores(plain, unit)]
