@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
 import spaces
 from npusim.cli.output import shows_progress, table_text
 from npusim.errors import ConfigError
 from searchers.base import Budget, is_one_shot
-from searchers.evaluators import RunPlace, TrainConfig, make
+from searchers.evaluators import INSTANT, RunPlace, TrainConfig, make
 from searchers.options import declared, parse
 from spaces.limits import Limit, parse_count, parse_size
 
@@ -122,7 +123,8 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     show_default=True,
     help="What scores candidates: short (training for --epochs), full (for --final-epochs), "
     "supernet[:EPOCHS] (weights shared by all, trained once), zero-cost[:nwot|:synflow], "
-    "surrogate:RUN (a regression on that run's trials), or a function of your own, "
+    "surrogate:RUN (a regression on that run's trials), recorded (trainings of all of the space "
+    "digits_recorded), or a function of your own, "
     "package.module:function.",
 )
 @EPOCHS
@@ -186,6 +188,7 @@ def search(
         further,
     )
     config = TrainConfig(epochs=epochs, final_epochs=final_epochs)
+    _check_epochs(evaluator_name)
     if plot:
         _require_plots()
     run = RunPlace(limit, out, seed)
@@ -231,6 +234,17 @@ def search(
     if hasattr(evaluator, "summary"):
         click.echo(evaluator.summary())
     click.echo(f"results in {out}")
+
+
+def _check_epochs(evaluator: str) -> None:
+    """Refuse epochs that nothing is trained for."""
+    context = click.get_current_context()
+    for name in ("epochs", "final_epochs") if evaluator.partition(":")[0] in INSTANT else ():
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} must go with an evaluator that trains, "
+                f"got {evaluator!r}"
+            )
 
 
 def _limits(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TRAINING = ("short", "full", "supernet", "zero-cost", "surrogate")
 """Names that `make` knows of evaluators that train, be it the result of a search alone; what
 follows a colon is their argument."""
-INSTANT = ("cost", "nas_bench_201", "nas_bench_macro", "planted")
+INSTANT = ("cost", "nas_bench_201", "nas_bench_macro", "planted", "recorded")
 """Those of evaluators that never train anything."""
 
 
@@ -148,7 +148,8 @@ def make(
             directory, see `searchers.surrogate_evaluator`; or "package.module:function" of one's
             own, see `searchers.own_evaluator`. Without any training: "nas_bench_201:DATA_SET",
             "nas_bench_macro" or "nas_bench_macro:FILE", "planted:SEED:NOISE" or less of it, "cost"
-            or "cost:MEASURE", see `searchers.tabular`.
+            or "cost:MEASURE", see `searchers.tabular`; "recorded", "recorded:EPOCHS" or
+            "recorded:EPOCHS:mean", see `searchers.recorded`.
         space: what the candidates are of.
         config: how candidates are trained, and always the result of the search.
         data_set, directory: see `training`; evaluators without training have their own.
@@ -201,11 +202,12 @@ def make(
 
 
 def _instant() -> dict[str, Callable[[Space, str], HeldOutEvaluator]]:
-    from searchers import tabular
+    from searchers import recorded, tabular
 
     return {
         "cost": tabular.named_cost,
         "nas_bench_201": tabular.named_201,
         "nas_bench_macro": tabular.named_macro,
         "planted": tabular.named_planted,
+        "recorded": recorded.named,
     }

@@ -172,6 +172,7 @@ def _run_row(name: str, run: StoredRun) -> dict[str, Any]:
     tested = (run.result or {}).get("test") or {}
     accuracy = tested.get("accuracy")
     options = ", ".join(f"{key}={value}" for key, value in run.header["options"].items())
+    evaluator = run.header["evaluator"]
     return {
         **{"run": name, "searcher": run.header["searcher"], "options": options},
         **{"limit": str(run.limit), "seed": run.header["seed"], "trials": len(run.trials)},
@@ -181,7 +182,7 @@ def _run_row(name: str, run: StoredRun) -> dict[str, Any]:
         "test %": None if accuracy is None else 100 * accuracy,
         "limit used %": best and 100 * best.costs[run.limit.measure] / run.limit.most,
         "CPU s": sum(trial.cpu_s + trial.search_cpu_s for trial in run.trials),
-        "evaluator": run.header["evaluator"]["evaluator"],
+        "evaluator": evaluator["evaluator"] + (" (tabular)" if evaluator.get("tabular") else ""),
     }
 
 

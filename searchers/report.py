@@ -35,7 +35,7 @@ def study_table(result: StudyResult) -> Table:
 
     study = result.study
     table = Table(
-        title=f"{study.searcher} on {study.space.name} within {_within(study)}, "
+        title=f"{study.searcher} on {_space(result)} within {_within(study)}, "
         f"seed {study.seed}: best of {len(result.history)} trials"
     )
     unit, scale = unit_of((trial.score, trial.metrics) for trial in result.history)
@@ -81,6 +81,10 @@ def unit_of(scored: Iterable[tuple[float | None, Mapping[str, float]]]) -> tuple
     return "", 1.0
 
 
+def _space(result: StudyResult) -> str:
+    return result.study.space.name + (" (tabular)" if result.is_tabular else "")
+
+
 def plot_study(result: StudyResult, path: Path) -> None:
     """Cost against validation score of all trials, the best one and the limit marked."""
     from matplotlib.ticker import MaxNLocator
@@ -109,7 +113,7 @@ def plot_study(result: StudyResult, path: Path) -> None:
     axes.set_xlabel("compressed size [KB]" if in_kb else study.limit.measure)
     what = {"%": "validation accuracy [%]", "dB": "validation PSNR [dB]", "": "score"}
     axes.set_ylabel(what[unit])
-    axes.set_title(f"{study.searcher} on {study.space.name}, seed {study.seed}")
+    axes.set_title(f"{study.searcher} on {_space(result)}, seed {study.seed}")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)
 

@@ -27,6 +27,7 @@ from searchers.base import (
     run,
     searcher_rng,
 )
+from searchers.evaluators import Traits
 from searchers.options import resolve
 from searchers.store import (
     RunStore,
@@ -179,12 +180,14 @@ class StudyResult:
     Attributes:
         best: the valid trial of the highest score, if any.
         test: how `best` does on the test data, trained afresh; measured once, used for nothing.
+        is_tabular: see `searchers.evaluators.Traits`.
     """
 
     study: Study
     history: History
     best: Trial | None
     test: Evaluation | None
+    is_tabular: bool = False
 
     def curve(self) -> dict[str, list[Any]]:
         """What the search had found after so many trials, images and seconds, in columns.
@@ -221,6 +224,7 @@ class StudyResult:
             "searcher": self.study.searcher,
             "options": self.study.all_options(),
             "seed": self.study.seed,
+            "is_tabular": self.is_tabular,
             "n_trials": len(self.history),
             "n_images": self.history.n_images,
             "best": None
@@ -294,7 +298,7 @@ def run_study(
             return None
         best = history.best()
         test = None if best is None else _test(study, best.candidate, directory, evaluator)
-        result = StudyResult(study, history, best, test)
+        result = StudyResult(study, history, best, test, Traits.of(evaluator).is_tabular)
         if directory is not None:
             _keep(result, directory)
     return result

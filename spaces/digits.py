@@ -43,3 +43,35 @@ def digits(
         x = net.conv(x, ofm_depth, stride=stride)
     net.dense(net.global_pool(x), 10, name="classifier")
     return net.build()
+
+
+RECORDED_WIDTHS = (0.25, 0.5, 0.75, 1.0)
+RECORDED_BITWIDTHS = (1, 2, 4)
+RECORDED_SPARSITIES = (0.1, 0.3, 1.0)
+ENDS = (4,)
+"""Bits of the first and the last layer of `digits_recorded`, which have few weights."""
+
+
+def digits_recorded() -> Space:
+    """The net of `digits` with so few options that every candidate has been trained.
+
+    The second and the third convolution have all decisions. The first one and the classifier are
+    dense, of 4 bits. `searchers.recorded` has what the trainings gave.
+
+    >>> digits_recorded().count()
+    1728
+    """
+    net = SpaceBuilder(
+        "digits_recorded",
+        "digits",
+        (8, 8, 1),
+        widths=RECORDED_WIDTHS,
+        bitwidths=RECORDED_BITWIDTHS,
+        sparsities=RECORDED_SPARSITIES,
+        limits=["0.8KB", "1.2KB"],
+    )
+    x = net.input()
+    x = net.conv(x, 16, stride=2, widths=None, bitwidths=ENDS, sparsities=None)
+    x = net.conv(net.conv(x, 32), 48, stride=2, sparsities=(0.03, *RECORDED_SPARSITIES))
+    net.dense(net.global_pool(x), 10, bitwidths=ENDS, sparsities=None, name="classifier")
+    return net.build()

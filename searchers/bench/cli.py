@@ -83,7 +83,7 @@ def run(
     """Compare search strategies: the same space, limits, budget, evaluator and seeds for each.
 
     PROTOCOL is a TOML file, or one that npusim brings: cost, digits, nas_bench_201,
-    nas_bench_macro, planted.  [default: digits] The other options change it.
+    nas_bench_macro, planted, recorded.  [default: digits] The other options change it.
 
     Results depend on neither the number of workers nor interruptions: after Ctrl-C, or anything
     worse, the same command goes on; more seeds or searchers reuse what is there. Parts that were

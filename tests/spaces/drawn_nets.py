@@ -23,14 +23,18 @@ def drawn_net(
 ) -> tuple[CandidateNet, torch.Tensor]:
     """A network in evaluation on int8 grids, and images [8, C, H, W] that it has seen.
 
-    Without a bitwidth the candidate is drawn; with one it is as large as can be.
+    Without a bitwidth the candidate is drawn; with one it is as large as can be, with that bitwidth
+    and sparsity where there are such options.
     """
     generator = torch.Generator().manual_seed(seed)
     candidate = space.sample(np.random.default_rng(seed))
     if bitwidth is not None:
         given: dict[str, Any] = {"bitwidth": bitwidth, "sparsity": sparsity}
         candidate = space.from_options(
-            {d.name: given.get(d.kind, d.options[-1]) for d in space.decisions}
+            {
+                d.name: given[d.kind] if given.get(d.kind) in d.options else d.options[-1]
+                for d in space.decisions
+            }
         )
     net = build(space, candidate, generator, offset=offset)
     for module in net.modules():

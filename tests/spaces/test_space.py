@@ -224,6 +224,7 @@ def test_candidates_are_small_values():
 HASHES = {
     "cifar100": "61e0f2f72e9d76d1",
     "digits": "37440b3e1ea429c4",
+    "digits_recorded": "69bc419fa3d5e872",
     "imagenet": "2bf006390f3171ff",
     "nas_bench_201": "3c0da6a67665c2cb",
     "nas_bench_macro": "1b17485955c2ca19",
