@@ -8,8 +8,8 @@
 
 Raw figures go to ``benches/results``. Torch has one thread; times are CPU seconds of the process.
 Errors are standard errors over the seeds; each seed has first weights, order and draws of its own.
-For "speed" the two precisions are measured in turn on random images, so that the ratio
-says more than either figure.
+For "speed" the two precisions are measured in turn on random images, so that the ratio says more
+than either figure. For "number-format" networks that are pruned and not quantized are the control.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 import spaces
+from npusim.report.plots import matplotlib_module
 from searchers.data.splits import Split
 from searchers.data.super_resolution import Pairs
 from searchers.training.loop import Training
@@ -38,6 +39,8 @@ from spaces.nets import CandidateNet, CompressedWeight, build, magnitude_mask
 from spaces.nets.files import load_net
 
 RESULTS = Path(__file__).parent / "results"
+PAIRED_BY = ("sparsity", "number_format", "seed")
+FORMATS = {"q": "Q, 4 bits", "q-hat": "Q-hat, 4 bits", "none": "pruned alone"}
 
 
 def candidate(space: Space, bitwidth: int, sparsity: float) -> Candidate:
@@ -51,10 +54,10 @@ def trained(run: Run, folder: Path) -> tuple[dict[str, Any], CandidateNet]:
     return train(run, folder), load_net(folder / "net.pt", run.space)
 
 
-def bench_digits(seeds: int) -> Iterator[dict[str, Any]]:
+def bench_digits(seeds: range) -> Iterator[dict[str, Any]]:
     """Test accuracy in floating point, and at 4 bits with half of the weights zero."""
     space = digits()
-    for seed in range(seeds):
+    for seed in seeds:
         for name, chosen in (("float", space.largest()), ("4 bit", candidate(space, 4, 0.5))):
             with tempfile.TemporaryDirectory() as folder:
                 run = Run(space, chosen, get("digits"), seed, quantized=name != "float")
@@ -81,17 +84,18 @@ def layer_figures(weight: CompressedWeight, before: Tensor) -> dict[str, float]:
     }
 
 
-def bench_number_format(seeds: int) -> Iterator[dict[str, Any]]:
+def bench_number_format(seeds: range) -> Iterator[dict[str, Any]]:
     """Q, Q-hat and no quantization from the same float network, at two sparsities; row by layer."""
     space = digits(bitwidths=(4, 32))
-    for seed in range(seeds):
+    for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             start = Path(folder) / "float"
             run = Run(space, space.largest(), get("digits"), seed, quantized=False)
             _, net = trained(run, start)
             before = {name: weight.theta.detach() for name, weight in net.weights().items()}
             for sparsity in (0.2, 0.1):
-                for name, bitwidth in (("q", 4), ("q-hat", 4), ("none", 32)):
+                for name in FORMATS:
+                    bitwidth = 32 if name == "none" else 4
                     number_format = "q" if name == "none" else name
                     recipe = get("digits").but(epochs=20, number_format=number_format)
                     chosen = candidate(space, bitwidth, sparsity)
@@ -107,6 +111,60 @@ def bench_number_format(seeds: int) -> Iterator[dict[str, Any]]:
                             "loss": results["loss"],
                             **layer_figures(weight, before[layer]),
                         }
+
+
+def by_seed(rows: list[dict[str, Any]], figure: str) -> dict[tuple[Any, ...], float]:
+    """Means over the layers by (sparsity, number format, seed); of growths, of their logarithms."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        value = np.log(row[figure]) if figure.endswith("growth") else row[figure]
+        found.setdefault(tuple(row[key] for key in PAIRED_BY), []).append(float(value))
+    return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def paired(rows: list[dict[str, Any]]) -> str:
+    """What Q-hat changes, seed by seed, as lines of text: growths by what factor."""
+    lines = []
+    for sparsity, other in ((0.2, "q"), (0.2, "none"), (0.1, "q"), (0.1, "none")):
+        parts = []
+        for figure in ("accuracy", "loss", "levels", "norm_growth", "kept_norm_growth"):
+            values = by_seed(rows, figure)
+            seeds = sorted({key[2] for key in values})
+            gains = [
+                values[sparsity, "q-hat", seed] - values[sparsity, other, seed] for seed in seeds
+            ]
+            error = np.std(gains, ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.nan
+            mean = np.mean(gains)
+            if figure.endswith("growth"):
+                mean = np.exp(mean)
+            parts.append(f"{figure} {mean:.4g} +- {error:.2g}")
+        lines.append(f"{sparsity} q-hat beside {other}, {len(seeds)} seeds: {', '.join(parts)}")
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Growth of each layer's norm by format, with standard errors over the seeds."""
+    figure = matplotlib_module().figure.Figure(figsize=(8, 3), layout="constrained")
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    for axes, sparsity in zip(figure.subplots(1, 2, sharey=True), (0.2, 0.1), strict=True):
+        for i, (name, label) in enumerate(FORMATS.items()):
+            grown = [
+                [
+                    row["norm_growth"]
+                    for row in rows
+                    if (row["sparsity"], row["number_format"], row["layer"])
+                    == (sparsity, name, layer)
+                ]
+                for layer in layers
+            ]
+            means = [np.mean(each) for each in grown]
+            errors = [np.std(each, ddof=1) / np.sqrt(len(each)) for each in grown]
+            axes.bar(np.arange(len(layers)) + 0.27 * i, means, 0.25, yerr=errors, label=label)
+        axes.set_xticks(np.arange(len(layers)) + 0.27, layers)
+        axes.set_title(f"{sparsity:.0%} non-zeros")
+    figure.axes[0].set_ylabel("squared norm grows by")
+    figure.axes[0].legend()
+    figure.savefig(path, dpi=80)
 
 
 SPEED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -134,11 +192,11 @@ def noise_task(space: Space, recipe: Recipe, n_batches: int) -> Task:
     return Classification(Split(images, classes, (128.0,), (64.0,)), recipe, device)
 
 
-def bench_speed(seeds: int) -> Iterator[dict[str, Any]]:
+def bench_speed(seeds: range) -> Iterator[dict[str, Any]]:
     """Images a CPU second in float32 and with products in bfloat16, in turn."""
     for title, (name, options) in SPEED.items():
         space = spaces.get(name, **options)
-        for seed in range(seeds):
+        for seed in seeds:
             for precision in ("float32", "bfloat16"):
                 recipe = get(space.data_set).but(epochs=1, bfloat16=precision == "bfloat16")
                 task = noise_task(space, recipe, n_batches=3)
@@ -173,7 +231,7 @@ def summary(rows: list[dict[str, Any]], by: tuple[str, ...], figures: tuple[str,
 
 
 BENCHES: dict[
-    str, tuple[Callable[[int], Iterator[dict[str, Any]]], int, tuple[str, ...], tuple[str, ...]]
+    str, tuple[Callable[[range], Iterator[dict[str, Any]]], int, tuple[str, ...], tuple[str, ...]]
 ]
 BENCHES = {
     "digits": (
@@ -203,7 +261,7 @@ def main() -> None:
     path = RESULTS / f"training_{arguments.bench.replace('-', '_')}.csv"
     rows = []
     with path.open("w", newline="") as file:
-        for row in bench(seeds if arguments.seeds is None else arguments.seeds):
+        for row in bench(range(seeds if arguments.seeds is None else arguments.seeds)):
             if not rows:
                 writer = csv.DictWriter(file, list(row), lineterminator="\n")
                 writer.writeheader()
@@ -211,6 +269,9 @@ def main() -> None:
             file.flush()
             rows.append(row)
     print(summary(rows, by, figures))
+    if arguments.bench == "number-format":
+        print(paired(rows))
+        plot(rows, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
