@@ -10,6 +10,7 @@ import pytest
 from planted import Failing, Hopeless, Planted
 
 import spaces
+from npusim.cli import main
 from npusim.errors import ConfigError, FormatError
 from npusim.hardware import machine
 from npusim.report.page import rows_of
@@ -144,6 +145,27 @@ class TestRuns:
         assert (section.name, fractions) == ("searches-digits", [1.0])
         with pytest.raises(ConfigError, match=r"^names of run directories must differ, got"):
             reader.sections([str(folders[0]), f"{folders[0]}/."], silent)
+
+    def test_spaces_of_other_options_have_sections_of_their_own(self, folders, tmp_path):
+        space = spaces.get("digits", bitwidths=[4, 8])
+        study = Study(space, "random", Limit.size("1KB"), Budget(trials=2), 0)
+        run_study(study, tmp_path / "other", Planted(space))
+        found = RunReader().sections([str(folders[0]), str(tmp_path / "other")], silent)
+        assert [section.name for section in found] == [
+            "searches-digits",
+            f"searches-digits-{space.content_hash}",
+        ]
+
+    @pytest.mark.parametrize(
+        ("args", "npu"), [((), "ethos-u55-128"), (("--npu", "ethos-u55-32"), "ethos-u55-32")]
+    )
+    def test_the_command_names_the_npu(self, folders, tmp_path, args, npu):
+        pytest.importorskip("vl_convert", reason="needs vl-convert: pip install 'npusim[report]'")
+        page = tmp_path / "report.html"
+        with pytest.raises(SystemExit) as stop:
+            main(["report", str(folders[1]), *args, "--out", str(page)])
+        assert stop.value.code == 0
+        assert f"The front on an {npu}" in page.read_text("utf-8")
 
 
 class TestDrawings:
