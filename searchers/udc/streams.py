@@ -55,7 +55,9 @@ def stored(net: Supernet, candidate: Candidate, npu: str | Machine = "ethos-u55-
     for op in program.ops:
         if op.weights is not None and op.source is not None and op.source.name in values:
             ohwi = values[op.source.name]
-            op = replace(op, weights=replace(op.weights, ohwi=lambda ohwi=ohwi: ohwi))
+            # no tensor has these values: by it, layers of one shape would count once
+            weights = replace(op.weights, ohwi=lambda ohwi=ohwi: ohwi, tensor=None)
+            op = replace(op, weights=weights)
         ops.append(op)
     cost = estimate(replace(program, ops=tuple(ops)), target)
     streams = sum(op.weights_encoded_bytes for op in cost.ops if op.source in values)

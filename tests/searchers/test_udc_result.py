@@ -17,6 +17,7 @@ from planted import Planted
 from test_udc_search import stripes
 
 import searchers
+import spaces
 from npusim.cli import main
 from npusim.errors import ConfigError, InfeasibleError
 from searchers.base import Budget, History, SearchContext
@@ -120,6 +121,19 @@ class TestStored:
             assert 0.25 * cost(SPACE, candidate, "size_bits") / 8 < found.stream_bytes
             assert found.stream_bytes < 16 * 32 * 4 + 9 * n_weights
             assert found.flash_bytes >= found.stream_bytes + 10 * 10
+
+    def test_layers_of_one_shape_are_all_counted(self):
+        space = spaces.get("cifar100", multiplier=1, depth=14)
+        net = Supernet(space, torch.Generator().manual_seed(0))
+        found = stored(net, space.largest())
+        shapes = [each.n_weights for each in concrete_layers(space, space.largest())]
+        assert shapes.count(9 * 64 * 64) == 3
+        n_channels = sum(
+            each.ofm_depth
+            for each in concrete_layers(space, space.largest())
+            if each.layer.weighted
+        )
+        assert found.flash_bytes >= found.stream_bytes + 10 * n_channels
 
 
 class WithData(Planted):
