@@ -45,7 +45,7 @@ from npusim.cost.plan_columns import (
     SLACK_CYCLES,
     UNLIMITED_BYTES,
 )
-from npusim.cost.plans_kernels import make_plan
+from npusim.cost.plans_kernels import PLAN_BEFORE, make_plan
 
 KEY_COLUMNS = 5
 ENTRIES_MAX = 1 << 20
@@ -138,7 +138,7 @@ def find_slack(plan: Any, memo: Any) -> Any:
     return slots[at]
 
 
-@kernel
+@leaf_kernel
 def plan_program(
     numbers: Any,
     steps: Any,
@@ -161,7 +161,7 @@ def plan_program(
     for number in numbers:
         if ops[number, col.UNIT] != col.CPU and not entries[number, FITS]:
             return False
-    plan, slack = np.empty(PLAN_COLUMNS, np.int64), 0
+    plan, slack = room[0][-1][PLAN_BEFORE, :PLAN_COLUMNS], 0
     for step in steps:
         at, before = step >> 1, slack if step & 1 else 0
         move = find_move(at, before, heads, moves)

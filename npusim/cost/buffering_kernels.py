@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from npusim._jit import kernel, leaf_kernel
+from npusim._jit import leaf_kernel
 from npusim.cost import columns as col
 from npusim.cost.cycles_kernels import (
     copy_cycles,
@@ -20,6 +20,7 @@ from npusim.cost.cycles_kernels import (
     element_access,
     min_read_cycles,
     op_cycles,
+    put,
 )
 
 OFM_DEPTH, BLOCK_DEPTH = range(2)
@@ -46,6 +47,8 @@ LAST_SLICE, IFM_READ_BYTES, IFM_BYTES = range(6, 9)
 read the ifm; that if it is in the staging memory; of the last slice. Bytes read of the ifm; its
 size."""
 N_PERF = 9
+ROOM = 4, col.ROW_COLUMNS
+"""Shape of what `performance` works in: making arrays would take longer than all else."""
 
 UNBUFFERED, SLICED, WHOLE, SHARED = range(4)
 """Ways to buffer: not at all, in depth slices, all weights at once, all at once for neighbours."""
@@ -147,26 +150,26 @@ def fills_blocks(facts: Any, depth: Any) -> Any:
     return np.float32(depth) / np.float32(blocks) >= _USED_BLOCK_MIN
 
 
-@kernel
+@leaf_kernel
 def performance(
-    row: Any, block: Any, machine: Any, depths: Any, n_bytes: Any, how: Any, perf: Any
+    row: Any, block: Any, machine: Any, depths: Any, n_bytes: Any, how: Any, room: Any, perf: Any
 ) -> None:
     """Write how an operation runs in depth slices.
 
     machine (npu, rates, memories, places); depths i64 [n + 1] where slices begin and the last ends;
     n_bytes i64 [n] of each slice's weights and scales, all 0 for operations without weights; how
-    i64 [4]: rows of a stripe, cycles that hide the first transfer, whether slices are copied to the
-    buffer, whether each one is copied while the one before runs.
+    (rows of a stripe, cycles that hide the first transfer, whether slices are copied to the buffer,
+    whether each one is copied while the one before runs), all i64; room i64 `ROOM`.
     """
     npu, rates, memories, places = machine
     height, slack, staged, double = how
-    at = places.copy()
+    at, part = room[0, : col.PLACE_COLUMNS], room[1]
+    elements, cycles = room[2, : col.ACCESS_COLUMNS], room[3, : col.CYCLE_COLUMNS]
+    put(places, at)
     if not staged:
         at[col.BUFFER_PLACE] = -1
     stored = places[col.CONSTANT_PLACE]
     source = places[col.BUFFER_PLACE] if staged else stored
-    part, elements = np.empty_like(row), np.empty(col.ACCESS_COLUMNS, np.int64)
-    cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
     perf[:] = 0
     n_fetches, weight_bytes = 0, 0
     for i in range(n_bytes.size):

@@ -41,6 +41,9 @@ then; bytes of the streams, and of biases and scales; whether a block fits; what
 FREE = -1
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
+_PLACES, _BYTES = range(buf.ROOM[0], buf.ROOM[0] + 2)
+_ROWS = buf.ROOM[0] + 2, buf.ROOM[1]
+"""Short arrays of `fill_entry`, behind those of `buffering_kernels.performance`."""
 
 
 @leaf_kernel
@@ -147,44 +150,52 @@ def find_sizes(first: Any, ops: Any, table: Any, entries: Any) -> Any:
     return ops.shape[0]
 
 
+@leaf_kernel
+def fill_entry(op: Any, height: Any, machine: Any, room: Any, entry: Any, alone: Any) -> None:
+    """`fill_entries` of one operation; room (rows i64 `_ROWS`, where the only slice begins and ends
+    i64 [2], from 0 on, traffic i64 [n_memories, TRAFFIC_COLUMNS])."""
+    npu, rates, memories, roles = machine
+    rows, once, traffic = room
+    row, block = op[: col.ROW_COLUMNS], entry[ENTRY_BLOCK:ENTRY_PERF]
+    entry[ENTRY_PERF:ENTRY_WEIGHTS] = 0
+    entry[ENTRY_MOVED:] = 0
+    alone[:] = 0
+    if row[col.UNIT] == col.CPU:
+        return
+    if not entry[FITS]:
+        alone[:] = -1
+        return
+    at, places = rows[0, : col.PLACE_COLUMNS], rows[_PLACES, : col.PLACE_COLUMNS]
+    elements, cycles = rows[2, : col.ACCESS_COLUMNS], rows[3, : col.CYCLE_COLUMNS]
+    set_places(op, roles, places)
+    put(places, at)
+    at[col.BUFFER_PLACE] = -1
+    op_cycles(row, block, npu, rates, memories, at, cycles)
+    element_access(row, block, npu, elements)
+    byte_access(row, block, npu, memories, at, elements, entry[ENTRY_MOVED:])
+    entry[ENTRY_RUN] = cycles[col.OP_CYCLES]
+    if op[HAS_WEIGHTS]:
+        n_bytes = rows[_BYTES, :1]
+        n_bytes[0] = entry[ENTRY_WEIGHTS] + entry[ENTRY_SCALES]
+        once[1] = row[col.OFM_DEPTH]
+        buf.performance(
+            *(row, block, (npu, rates, memories, places), once, n_bytes),
+            *((height, 0, 0, 0), rows, entry[ENTRY_PERF:ENTRY_RUN]),
+        )
+        return
+    memory_traffic(entry[ENTRY_MOVED:], 0, memories, at, traffic)
+    alone[0] = alone[1] = cycles[col.OP_CYCLES]
+    for memory in range(traffic.shape[0]):
+        alone[0] = max(alone[0], traffic[memory, col.MEMORY_CYCLES])
+
+
 @kernel
 def fill_entries(ops: Any, heights: Any, machine: Any, entries: Any, alone: Any) -> None:
     """Write the rest of entries that have blocks and sizes, for stripes of so many rows, heights
     i64 [n_ops]. And to alone i64 [n_ops, 2] cycles, total and of the NPU, of operations without
     weights and tables; -1 where no block fits."""
-    npu, rates, memories, roles = machine
-    places, at = np.empty(col.PLACE_COLUMNS, np.int64), np.empty(col.PLACE_COLUMNS, np.int64)
-    elements = np.empty(col.ACCESS_COLUMNS, np.int64)
-    cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
+    memories = machine[2]
+    rows, once = np.empty(_ROWS, np.int64), np.zeros(2, np.int64)
     traffic = np.empty((memories.shape[0], col.TRAFFIC_COLUMNS), np.int64)
-    depths, n_bytes = np.zeros(2, np.int64), np.empty(1, np.int64)
-    how = np.zeros(4, np.int64)
     for i in range(ops.shape[0]):
-        op, entry = ops[i], entries[i]
-        row, block = op[: col.ROW_COLUMNS], entry[ENTRY_BLOCK:ENTRY_PERF]
-        entry[ENTRY_PERF:ENTRY_WEIGHTS] = 0
-        entry[ENTRY_MOVED:] = 0
-        alone[i, 0] = alone[i, 1] = 0
-        if row[col.UNIT] == col.CPU:
-            continue
-        if not entry[FITS]:
-            alone[i, 0] = alone[i, 1] = -1
-            continue
-        set_places(op, roles, places)
-        put(places, at)
-        at[col.BUFFER_PLACE] = -1
-        op_cycles(row, block, npu, rates, memories, at, cycles)
-        element_access(row, block, npu, elements)
-        byte_access(row, block, npu, memories, at, elements, entry[ENTRY_MOVED:])
-        entry[ENTRY_RUN] = cycles[col.OP_CYCLES]
-        if op[HAS_WEIGHTS]:
-            n_bytes[0] = entry[ENTRY_WEIGHTS] + entry[ENTRY_SCALES]
-            depths[1], how[0] = row[col.OFM_DEPTH], heights[i]
-            buf.performance(
-                *(row, block, (npu, rates, memories, places), depths, n_bytes, how),
-                entry[ENTRY_PERF:ENTRY_RUN],
-            )
-        else:
-            memory_traffic(entry[ENTRY_MOVED:], 0, memories, at, traffic)
-            alone[i, 1] = cycles[col.OP_CYCLES]
-            alone[i, 0] = max(alone[i, 1], traffic[:, col.MEMORY_CYCLES].max())
+        fill_entry(ops[i], heights[i], machine, (rows, once, traffic), entries[i], alone[i])

@@ -8,18 +8,16 @@ whether the NPU executes it) is that of the operation before. form (neighbours t
 weights, whether the ofm has a reader on the NPU, rows of a stripe, whether the operation is in a
 cascade, whether it reads a rolling buffer), all i64. known (number i64, statistics f64 [2], law,
 table) tells bytes of weights: where table, one of slices, has heads, those of operation `number`
-are exact ones. room (depths i64 [n + 2], sizes i64 [n + 2, 2], wanted i64 [3]) is for as many
-slices as there may be; wanted is written where the table does not have them: depth of the block,
-of the first slice, and of the next ones.
+are exact ones. room (depths i64 [n + 2], sizes i64 [n + 2, 2], wanted i64 [3], totals i64 [n + 2],
+facts f64 [N_FACTS], rows i64 `ROWS`) is for as many slices as there may be; wanted is written where
+the table does not have them: depth of the block, of the first slice, and of the next ones.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from npusim._jit import kernel, leaf_kernel
+from npusim._jit import leaf_kernel
 from npusim.cost import buffering_kernels as buf
 from npusim.cost import columns as col
 from npusim.cost.cycles_kernels import (
@@ -27,6 +25,7 @@ from npusim.cost.cycles_kernels import (
     memory_traffic,
     min_read_cycles,
     op_cycles,
+    put,
     transfer_cycles,
 )
 from npusim.cost.entries_kernels import (
@@ -64,6 +63,9 @@ from npusim.cost.weight_sizes_kernels import find_slices, slice_bytes
 from npusim.weights.format import SCALE_BYTES as CHANNEL_BYTES
 
 MAX_SLICES = 4096
+ROWS = buf.ROOM[0] + 4, buf.ROOM[1]
+"""Shape of room for short arrays: that of `buffering_kernels.performance`, and those named next."""
+_PLACES, _PERF, _MOVED, PLAN_BEFORE = range(buf.ROOM[0], ROWS[0])
 _MISSING, _SPOILT = -1, 0
 READER, N_SHARING = range(2)
 """Of links: the first operation that reads the ofm, or -1; operations that read the same weights if
@@ -145,7 +147,7 @@ def measure_slices(
     """Write where slices begin, and their bytes; return how many they are, or `_MISSING`, and the
     most bytes of one. first and step i64: channels of the first slice and of the next ones."""
     number, statistics, law, table = known
-    depths, sizes, wanted = room
+    depths, sizes, wanted, _, _, _ = room
     n, most = cut_depth(first, step, op[col.OFM_DEPTH], depths), 0
     if n <= 2:
         step = op[col.OFM_DEPTH]
@@ -169,12 +171,12 @@ def measure_slices(
     return n, most
 
 
-@kernel
-def first_run(op: Any, entry: Any, depth: Any, machine: Any) -> Any:
+@leaf_kernel
+def first_run(op: Any, entry: Any, depth: Any, machine: Any, rows: Any) -> Any:
     """Cycles of a first slice of `depth` channels, buffered, before the next one."""
     npu, rates, memories, roles = machine
-    row, places = op[: col.ROW_COLUMNS].copy(), np.empty(col.PLACE_COLUMNS, np.int64)
-    cycles = np.empty(col.CYCLE_COLUMNS, np.int64)
+    places, row, cycles = rows[0, : col.PLACE_COLUMNS], rows[1], rows[2, : col.CYCLE_COLUMNS]
+    put(op[: col.ROW_COLUMNS], row)
     set_places(op, roles, places)
     row[col.OFM_DEPTH] = depth
     op_cycles(row, entry[ENTRY_BLOCK:ENTRY_PERF], npu, rates, memories, places, cycles)
@@ -192,7 +194,7 @@ def cut_weights(op: Any, entry: Any, facts: Any, machine: Any, known: Any, room:
     if ratio < 1.0:
         first = int(buf.first_slice_depth(facts, ratio))
     if first < depth:
-        step = int(buf.next_slices_depth(facts, first_run(op, entry, first, machine)))
+        step = int(buf.next_slices_depth(facts, first_run(op, entry, first, machine, room[-1])))
     if not step:
         n, _ = measure_slices(op, block_depth, npu, depth, depth, known, room)
     while step:
@@ -224,7 +226,7 @@ def yields(facts: Any, entry: Any, next_entry: Any, perf: Any, buffer_bytes: Any
     return longest or after[buf.IFM_READ] > perf[buf.IFM_READ]
 
 
-@kernel
+@leaf_kernel
 def set_buffer(
     op: Any,
     entry: Any,
@@ -240,9 +242,8 @@ def set_buffer(
     all bytes that this depends on are known. plan comes with the slack of the operation, whose
     bytes are the room for a buffer."""
     _, has_reader, height, _, rolls = form
-    depths, sizes, _ = room
+    depths, sizes, _, totals, facts, rows = room
     npu, rates, memories, roles = machine
-    facts = np.empty(buf.N_FACTS, np.float64)
     set_facts(op, entry, before, form, machine, plan, facts)
     plan[TRANSFER_CYCLES], limit = facts[buf.TRANSFER_CYCLES], plan[SLACK_BYTES]
     if roles[1] == roles[2]:
@@ -259,7 +260,6 @@ def set_buffer(
     else:
         n = cut_depth(op[col.OFM_DEPTH], 1, op[col.OFM_DEPTH], depths)
         sizes[0, 0], sizes[0, 1] = entry[ENTRY_WEIGHTS], entry[ENTRY_SCALES]
-    totals = np.empty(n, np.int64)
     half0, half1 = 0, 0
     for i in range(n):
         totals[i] = sizes[i, 0] + sizes[i, 1]
@@ -276,7 +276,7 @@ def set_buffer(
     slack = int(facts[buf.SLACK_CYCLES]) if early else 0
     if not early and buf.starts_network(facts):
         slack = buf.STARTUP_CYCLES
-    places, perf = np.empty(col.PLACE_COLUMNS, np.int64), np.empty(buf.N_PERF, np.int64)
+    places, perf = rows[_PLACES, : col.PLACE_COLUMNS], rows[_PERF, : buf.N_PERF]
     set_places(op, roles, places)
     if rolls:
         places[col.IFM_PLACE] = places[col.BUFFER_PLACE]
@@ -285,8 +285,9 @@ def set_buffer(
         entry[ENTRY_BLOCK:ENTRY_PERF],
         (npu, rates, memories, places),
         depths[: n + 1],
-        totals,
-        np.array([height, slack, 1, double], np.int64),
+        totals[:n],
+        (height, slack, 1, int(double)),
+        rows,
         perf,
     )
     if way != buf.SHARED:
@@ -296,7 +297,10 @@ def set_buffer(
             return True
         if not buf.is_worth_it(facts, perf, n, half0 + half1):
             return True
-    plan[WEIGHT_BYTES], plan[SCALE_BYTES] = sizes[:n, 0].sum(), sizes[:n, 1].sum()
+    plan[WEIGHT_BYTES] = plan[SCALE_BYTES] = 0
+    for i in range(n):
+        plan[WEIGHT_BYTES] += sizes[i, 0]
+        plan[SCALE_BYTES] += sizes[i, 1]
     plan[HALF0], plan[HALF1], plan[PRE_BUFFERED], plan[N_SLICES] = half0, half1, early, n
     plan[FIRST_DEPTH] = depths[1]
     plan[NEXT_DEPTH] = depths[2] - depths[1] if n > 2 else op[col.OFM_DEPTH]
@@ -306,7 +310,7 @@ def set_buffer(
     return True
 
 
-@kernel
+@leaf_kernel
 def plan_ops(
     span: Any,
     program: Any,
@@ -386,7 +390,7 @@ def all_busy_cycles(ops: Any, plans: Any, runs: Any, machine: Any, busy: Any) ->
         busy[i] = busy_cycles(runs[i], slack, ops[i, TABLE_BYTES], machine, plans[i])
 
 
-@kernel
+@leaf_kernel
 def make_plan(
     op: Any,
     entry: Any,
@@ -408,8 +412,10 @@ def make_plan(
         op, entry, next_entry, before, form, machine, known, for_slices, plan
     ):
         return False
-    places, cycles = np.empty(col.PLACE_COLUMNS, np.int64), np.empty(col.CYCLE_COLUMNS, np.int64)
-    moved = entry[ENTRY_MOVED:].copy()
+    rows = for_slices[-1]
+    places, cycles = rows[_PLACES, : col.PLACE_COLUMNS], rows[0, : col.CYCLE_COLUMNS]
+    moved = rows[_MOVED, : col.ACCESS_COLUMNS]
+    put(entry[ENTRY_MOVED:], moved)
     set_places(op, roles, places)
     copied, run = 0, entry[ENTRY_RUN]
     if plan[HALF0]:

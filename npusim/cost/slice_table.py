@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,10 +104,16 @@ def no_slices() -> Arrays:
     )
 
 
-def slices_room(n_slices: int) -> Arrays:
+def slices_room(n_slices: int) -> tuple[npt.NDArray[Any], ...]:
     """Room for so many slices, as `npusim.cost.plans_kernels` takes it."""
+    from npusim.cost.buffering_kernels import N_FACTS
+    from npusim.cost.plans_kernels import ROWS
+
     return (
         np.empty(n_slices + 2, np.int64),
         np.empty((n_slices + 2, 2), np.int64),
         np.empty(3, np.int64),
+        np.empty(n_slices + 2, np.int64),
+        np.empty(N_FACTS, np.float64),
+        np.empty(ROWS, np.int64),
     )

@@ -132,8 +132,9 @@ class TestTwins:
         stripe, slack = int(rng.integers(1, height + 1)), int(rng.integers(0, 5000))
         staged, double = rng.integers(0, 2, 2).tolist()
         perf = np.empty(kernels.N_PERF, np.int64)
-        how = np.array([stripe, slack, staged, double])
-        kernels.performance(row, block, (*arrays, places), np.array(cuts), n_bytes, how, perf)
+        how, room = (stripe, slack, staged, double), np.empty(kernels.ROOM, np.int64)
+        where, at = (*arrays, places), np.array(cuts)
+        kernels.performance(row, block, where, at, n_bytes, how, room, perf)
         wanted = twin.performance(
             *(row.tolist(), block.tolist(), (*arrays, places.tolist())),
             *(cuts, n_bytes.tolist(), stripe, slack),
