@@ -112,14 +112,14 @@ def finished(directory: Path, protocol: Protocol, cells: Sequence[Cell]) -> dict
     path, grid = directory / CELLS, _Grid(protocol)
     keys = {cell.directory: grid.key(cell) for cell in cells}
     found = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             stored = json.loads(line)
             name = stored["key"]["directory"]
             if keys.get(name) == stored["key"]:
                 found[name] = stored["result"]
         except (ValueError, KeyError, TypeError):
-            continue  # a line that was cut short when the process was killed
+            continue  # a line that was cut short when the process was killed, or is damaged
     return found
 
 

@@ -142,7 +142,7 @@ class TestHowItIsRun:
     def test_a_line_that_was_cut_short_is_run_again(self, tmp_path):
         found = run_benchmark(instant(), tmp_path, 1)
         lines = (tmp_path / CELLS).read_bytes()
-        (tmp_path / CELLS).write_bytes(lines[:-40])
+        (tmp_path / CELLS).write_bytes(b"\xff\xfe\n5\n" + lines[:-40])
         again = run_benchmark(instant(), tmp_path, 1)
         assert without_times(again) == without_times(found)
         assert again["cells"][:-1] == found["cells"][:-1]
