@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ class Budget:
         seconds: wall time of proposals and evaluations. Results then depend on the machine's speed.
 
     Raises:
-        ConfigError: no limit at all, or one that is not positive.
+        ConfigError: no limit at all, or one that is not positive and finite.
     """
 
     trials: int | None = None
@@ -34,8 +35,8 @@ class Budget:
         if all(most is None for most in limits.values()):
             raise ConfigError(f"budget must limit one of {', '.join(limits)}, got none")
         for what, most in limits.items():
-            if most is not None and not most > 0:
-                raise ConfigError(f"budget in {what} must be more than 0, got {most}")
+            if most is not None and not 0 < most < math.inf:
+                raise ConfigError(f"budget in {what} must be more than 0 and finite, got {most}")
 
     def allows_another(self, history: History) -> bool:
         """Whether another trial may be started."""

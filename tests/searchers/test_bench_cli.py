@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -151,6 +152,7 @@ class TestProtocols:
             ({"seeds": [1.5]}, ConfigError, "each of seeds of protocol must be a whole number"),
             ({"budget": {}}, ConfigError, "budget must limit one of trials, images, seconds"),
             ({"budget": {"trials": 0}}, ConfigError, "budget in trials must be more than 0"),
+            ({"budget": {"seconds": math.inf}}, ConfigError, "more than 0 and finite, got inf"),
             ({"budget": {"hours": 1}}, UnknownNameError, "key of budget must be one of images"),
             ({"npu": "x"}, UnknownNameError, "npu must be one of"),
             ({"tasks": []}, ConfigError, "names of tasks must be one or more, each once, got none"),

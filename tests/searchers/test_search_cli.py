@@ -141,7 +141,10 @@ def test_halving_trains_the_best_for_longer(cli, parts, tmp_path):
         (("--size", "5B"), "limit on size_bits must be at least 43 (5.4 B)"),
         (("--size", "1KB", "--space", "digit"), "did you mean 'digits'?"),
         (("--size", "1KB", "--searcher", "x"), "searcher must be one of bayes, evolution, "),
-        (("--size", "1KB", "--trials", "0"), "budget in trials must be more than 0, got 0"),
+        (
+            ("--size", "1KB", "--trials", "0"),
+            "budget in trials must be more than 0 and finite, got 0",
+        ),
         (("--size", "1KB", "--seed", "-1"), "seed must be at least 0, got -1"),
         (("--size", "1KB", "--epochs", "0"), "epochs must be at least 1, got 0"),
         (
