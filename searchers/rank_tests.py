@@ -26,7 +26,8 @@ class Friedman:
 
     Attributes:
         statistic: Iman and Davenport's F; infinite if all blocks rank alike.
-        p: probability of so large a one if all strategies were the same.
+        p: probability of so large a one if all strategies were the same: of the F distribution,
+            but no less than so few blocks can give.
     """
 
     statistic: float
@@ -70,10 +71,22 @@ def friedman(scores: np.ndarray) -> Friedman:
         return Friedman(0.0, 1.0)  # nothing but ties
     chi2 = float(friedmanchisquare(*table.T).statistic)
     left = n * (k - 1) - chi2
-    if left <= 1e-9:
-        return Friedman(math.inf, 0.0)
-    statistic = (n - 1) * chi2 / left
-    return Friedman(statistic, float(f.sf(statistic, k - 1, (k - 1) * (n - 1))))
+    statistic = (n - 1) * chi2 / left if left > 1e-9 else math.inf
+    p = float(f.sf(statistic, k - 1, (k - 1) * (n - 1)))
+    return Friedman(statistic, max(p, _least_friedman_p(table)))
+
+
+def _least_friedman_p(table: np.ndarray) -> float:
+    """Of all orders within the blocks, how many surely have the statistic that `table` has.
+
+    Those in which the strategies have changed their names: as many as there are orders of the
+    block with the fewest ties. Exact where all blocks rank alike.
+    """
+    orders = []
+    for block in table:
+        ties = np.unique(block, return_counts=True)[1].tolist()
+        orders.append(math.factorial(len(block)) // math.prod(map(math.factorial, ties)))
+    return max(orders) / math.prod(orders)
 
 
 def signed_rank(scores: np.ndarray, others: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -107,11 +108,28 @@ class TestFriedman:
     def test_extremes(self):
         assert friedman(np.ones((4, 3))).p == 1
         found = friedman(np.tile([3.0, 2.0, 1.0], (6, 1)))
-        assert (found.statistic, found.p) == (math.inf, 0)
+        assert (found.statistic, found.p) == (math.inf, pytest.approx(6.0**-5))
         with pytest.raises(ConfigError, match="2 blocks and 3 strategies or more, got 1 and 3"):
             friedman(np.ones((1, 3)))
         with pytest.raises(ConfigError, match=r"scores must be finite, of shape \[n_blocks, n\]"):
             ranks(np.array([[math.nan, 1.0]]))
+
+    @pytest.mark.parametrize("block", [[3.0, 2.0, 1.0], [2.0, 2.0, 1.0]], ids=["no ties", "a tie"])
+    def test_of_few_blocks_that_agree_is_the_exact_one(self, block):
+        """Over all orders within three blocks: how many agree in all of them."""
+        orders = list(itertools.permutations(block))
+        tables = list(itertools.product(orders, repeat=3))
+        exact = np.mean([first == second == third for first, second, third in tables])
+        assert friedman(np.array([block] * 3)).p == pytest.approx(exact)
+
+    def test_is_never_less_than_few_blocks_can_give(self):
+        """Over all orders of two blocks, one with a tie."""
+        first, second = [4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 1.0, 1.0]
+        found = [friedman(np.array([first, order])) for order in itertools.permutations(second)]
+        for each in found:
+            exact = np.mean([other.statistic >= each.statistic - 1e-9 for other in found])
+            assert each.p >= 1 / 12 - 1e-9
+            assert exact >= 1 / 12 - 1e-9
 
     def test_is_wrong_as_seldom_as_it_says(self):
         """400 times nothing but noise, in blocks that are easy or hard for all."""
