@@ -64,7 +64,11 @@ def scores(colour: Spec, unit: str) -> Figure:
 
 def ranks(colour: Spec, has_groups: bool) -> Figure:
     """Mean ranks on a line for each problem, with bars over those that do not differ."""
-    x = {**_number("mean rank", "mean rank over seeds, 1 is best"), "axis": {"tickMinStep": 1}}
+    x = {
+        **_number("mean rank", "mean rank over seeds, 1 is best"),
+        "axis": {"tickMinStep": 1},
+        "scale": {"zero": False, "nice": False, "padding": 12},  # room for a point at rank 1
+    }
     points: Spec = {
         "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1},
         "encoding": {
