@@ -126,8 +126,10 @@ def merge(parts: tuple[Path, ...], out: Path, plot: bool, as_json: bool) -> None
 
 def _changed(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Tables of a protocol with what was said on the command line in their place."""
+    from searchers.bench.protocol_files import tables_in
+
     found = dict(tables)
-    tasks = [dict(task) for task in tables.get("tasks", [])]
+    tasks = [dict(task) for task in tables_in(tables, "tasks")]
     said = {name: value for name, value in changes.items() if value is not None}
     budget = {name: said[name] for name in ("trials", "images", "seconds") if name in said}
     if budget:
@@ -158,7 +160,8 @@ def _changed(tables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         for name in ("space", "evaluator", "epochs", "final_epochs"):
             if name in said:
                 task[name] = said[name]
-    found["tasks"] = tasks
+    if "tasks" in tables:
+        found["tasks"] = tasks
     return found
 
 

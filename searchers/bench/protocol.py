@@ -217,8 +217,12 @@ class Protocol:
                     f"npu must not be given where candidates of a task are made from a network, "
                     f"got {self.npu!r} and task {task.name!r}"
                 )
+            for limit in (*task.limits, *task.further):
+                if isinstance(
+                    limit, Limit
+                ):  # what the NPU takes is known of single candidates only
+                    require_feasible(task.space, limit)
             for limit in task.limits:
-                require_feasible(task.space, limit)
                 for entrant in self.entrants:
                     _check_entrant(entrant, task, limit, evaluator)
 

@@ -122,15 +122,27 @@ def protocol_of(tables: Mapping[str, Any], folder: Path = Path()) -> Protocol:
         seeds = list(range(seeds))
     npu = tables.get("npu")
     return Protocol(
-        tuple(_task(each, f"tasks[{i}]", npu) for i, each in enumerate(_tables(tables, "tasks"))),
+        tuple(_task(each, f"tasks[{i}]", npu) for i, each in enumerate(tables_in(tables, "tasks"))),
         tuple(
             _entrant(each, f"searchers[{i}]", folder)
-            for i, each in enumerate(_tables(tables, "searchers"))
+            for i, each in enumerate(tables_in(tables, "searchers"))
         ),
         tuple(_items("seeds of protocol", seeds, int)),
         _budget("budget", tables["budget"]),
         npu,
     )
+
+
+def tables_in(tables: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The tables of a list of them, such as the tasks of a protocol; none if it is not there.
+
+    Raises:
+        ConfigError: it is no list, or one of something else.
+    """
+    what, found = f"{name} of protocol", tables.get(name, [])
+    _check_type(what, found, list)
+    items: list[dict[str, Any]] = _items(what, found, dict)
+    return items
 
 
 def tables_of(protocol: Protocol) -> dict[str, Any]:
@@ -256,11 +268,6 @@ def _budget(where: str, table: Mapping[str, Any]) -> Budget:
 
 def _budget_json(budget: Budget) -> dict[str, Any]:
     return {name: value for name, value in asdict(budget).items() if value is not None}
-
-
-def _tables(tables: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = _items(f"{name} of protocol", tables[name], dict)
-    return found
 
 
 def _check_keys(

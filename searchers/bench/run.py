@@ -71,6 +71,7 @@ def run_benchmark(
     if not 1 <= part[0] <= part[1]:
         raise ConfigError(f"part must be K/N with K in 1..N, got {part[0]}/{part[1]}")
     protocol.check()
+    _require_own(protocol, directory)
     text = protocol_files.write(protocol)
     cells = protocol.cells(*part)
     grid = _Grid(protocol)
@@ -102,6 +103,23 @@ def run_benchmark(
                 report()
         on_progress(1.0)
     return collect(protocol, [found[cell.directory] for cell in cells], part=part)
+
+
+def _require_own(protocol: Protocol, directory: Path) -> None:
+    """Refuse a directory of something else, whose files would be replaced."""
+    if (directory / "run.json").exists():
+        raise ConfigError(f"directory of a benchmark must be its own, got a search in {directory}")
+    path = directory / PROTOCOL
+    if not path.exists():
+        return
+    tables, _ = protocol_files.read_tables(str(path))
+    theirs = {task["name"] for task in protocol_files.tables_in(tables, "tasks")}
+    ours = {task.name for task in protocol.tasks}
+    if not ours & theirs:
+        raise ConfigError(
+            f"directory {directory} must have a benchmark of one of the tasks "
+            f"{', '.join(sorted(ours))}, got one of {', '.join(sorted(theirs))}"
+        )
 
 
 def finished(directory: Path, protocol: Protocol, cells: Sequence[Cell]) -> dict[str, Result]:

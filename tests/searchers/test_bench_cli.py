@@ -302,6 +302,44 @@ class TestRun:
         assert message in err
         assert not (tmp_path / "bench").exists()
 
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("tasks = [1]", "each of tasks of protocol must be a table, got 1"),
+            ("tasks = 1", "tasks of protocol must be a list, got 1"),
+            ("seeds = 1", "tasks of protocol must be given, got none"),
+            (
+                "seeds = 1\nbudget = {trials = 1}\n[[tasks]]\nspace = 'digits'\nlimits = ['1KB']\n"
+                "also = ['1 macs']\nevaluator = 'cost'\n[[searchers]]\nsearcher = 'random'",
+                "limit on macs must be at least 2210",
+            ),
+        ],
+    )
+    def test_refuses_bad_files_and_writes_nothing(self, cli, tmp_path, text, message):
+        (tmp_path / "p.toml").write_text(text)
+        where = "--no-plot", "--out", str(tmp_path / "bench"), "--trials", "1"
+        code, out, err = cli("bench", str(tmp_path / "p.toml"), *where)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert not (tmp_path / "bench").exists()
+
+    def test_refuses_directories_of_something_else(self, cli, tmp_path):
+        def run(name: str, *more: str) -> tuple[int, str]:
+            small = "--seeds", "1", "--trials", "2", "--no-plot", "--workers", "1"
+            code, _, err = cli("bench", name, *small, "--out", str(tmp_path / "b"), *more)
+            return code, err
+
+        assert run("planted", "--searchers", "random")[0] == 0
+        before = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+        code, err = run("cost", "--searchers", "random")
+        assert code == 2
+        assert "must have a benchmark of one of the tasks" in err
+        assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == before
+        (tmp_path / "b" / "run.json").write_text("{}")
+        code, err = run("planted", "--searchers", "random")
+        assert code == 2
+        assert "must be its own, got a search in" in err
+
     @pytest.mark.parametrize(("module", "extra"), [("scipy", "bench"), ("matplotlib", "plot")])
     def test_names_what_is_missing(self, cli, monkeypatch, tmp_path, module, extra):
         monkeypatch.setitem(sys.modules, module, None)
