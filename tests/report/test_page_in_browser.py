@@ -118,7 +118,8 @@ class TestModels:
         light = found.page.evaluate(back), found.page.locator(letters).first.get_attribute("fill")
         found.page.emulate_media(color_scheme="dark")
         found.page.wait_for_function(
-            f"document.querySelector('{letters}')?.getAttribute('fill') !== '{light[1]}'"
+            f"document.querySelector('{letters}')?.getAttribute('fill') !== '{light[1]}'",
+            timeout=120_000,  # browsers draw last where a machine is busy
         )
         assert found.page.evaluate(back) == "rgb(17, 22, 29)" != light[0]
 
