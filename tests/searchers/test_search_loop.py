@@ -93,7 +93,7 @@ def test_budgets_of_nothing_are_refused():
     with pytest.raises(ConfigError, match="budget must limit one of trials, images, seconds"):
         Budget()
     for fields in ({"trials": 0}, {"images": -1}, {"seconds": 0.0}, {"seconds": math.nan}):
-        with pytest.raises(ConfigError, match="must be more than 0, got"):
+        with pytest.raises(ConfigError, match="must be more than 0 and finite, got"):
             Budget(**fields)
 
 
