@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from searchers.base import Evaluator, Pool
     from searchers.halving import GradedEvaluator
     from searchers.packing import Placement
-    from searchers.study import Study, TrainingEvaluator
-    from spaces.npu_limits import AnyLimit
+    from searchers.study import Study, StudyResult, TrainingEvaluator
+    from spaces.npu_limits import AnyLimit, NpuLimit
 
 SPACE = click.option("--space", default="digits", show_default=True, help="Search space.")
 EPOCHS = click.option(
@@ -215,6 +215,18 @@ def search(
             on_progress=lambda done, total, figures: show(None, _figures(done, total, figures)),
         )
     assert result is not None  # nothing asked it to stop
+    _tell(result, out, evaluator, npu_limits, plot, as_json)
+
+
+def _tell(
+    result: StudyResult,
+    out: Path,
+    evaluator: object,
+    npu_limits: Sequence[NpuLimit],
+    plot: bool,
+    as_json: bool,
+) -> None:
+    """Plot what was found, and print it."""
     from searchers import report
 
     if plot:
@@ -226,10 +238,10 @@ def search(
     if result.best is not None:
         from spaces.concrete import describe
 
-        click.echo(describe(study.space, result.best.candidate))
+        click.echo(describe(result.study.space, result.best.candidate))
         for each in npu_limits:
             real = result.best.search_metrics.get(each.measure)  # of UDC's own weights
-            n = real or each.cost(study.space, result.best.candidate)
+            n = real or each.cost(result.study.space, result.best.candidate)
             click.echo(f"{each.measure} {n:,.0f} of {each.most:,} on {each.npu}")
     if hasattr(evaluator, "summary"):
         click.echo(evaluator.summary())

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data that several tests train on."""
+"""Data that several tests train on, and the command line as they call it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from npusim.cli import main
 from searchers.data.super_resolution import TESTS
 
 
@@ -22,3 +23,16 @@ def pictures(tmp_path):
             pixels = rng.integers(0, 256, (36, 48, 3)).astype(np.uint8)
             image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
     return tmp_path
+
+
+@pytest.fixture
+def cli(capsys):
+    """Calls the command line; gives the exit code, and what was printed to both streams."""
+
+    def call(*args: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            main(args)
+        out, err = capsys.readouterr()
+        return exit_.value.code, out, err
+
+    return call

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import spaces
-from npusim.cli import main
 from npusim.errors import ConfigError, FormatError, MissingExtraError, UnknownNameError
 from searchers.base import Budget
 from searchers.bench import protocol_files
@@ -64,17 +63,6 @@ searcher = "evolution"
 options = {population = 3, tournament = 2}
 tuning = {trials = 5, cpu_s = 2.5}
 """
-
-
-@pytest.fixture
-def cli(capsys):
-    def call(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            main(args)
-        out, err = capsys.readouterr()
-        return exit_.value.code, out, err
-
-    return call
 
 
 @pytest.fixture

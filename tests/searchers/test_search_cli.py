@@ -13,23 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from npusim.cli import main
 from searchers.store import TRIALS, count_trials, rows
 from spaces.digits import digits
 from spaces.estimate import estimate
 
 FAST = ("--epochs", "1", "--final-epochs", "1")
-
-
-@pytest.fixture
-def cli(capsys):
-    def call(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            main(args)
-        out, err = capsys.readouterr()
-        return exit_.value.code, out, err
-
-    return call
 
 
 @pytest.fixture

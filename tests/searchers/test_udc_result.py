@@ -18,7 +18,6 @@ from test_udc_search import stripes
 
 import searchers
 import spaces
-from npusim.cli import main
 from npusim.errors import ConfigError, InfeasibleError
 from searchers.base import Budget, History, SearchContext
 from searchers.base import run as run_loop
@@ -225,17 +224,6 @@ class TestSearcher:
         assert not limits[0].allows(SPACE, plain)
         with pytest.raises(InfeasibleError, match="limits must be met together, got"):
             history(also="10 total_cycles")
-
-
-@pytest.fixture
-def cli(capsys):
-    def call(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            main(args)
-        out, err = capsys.readouterr()
-        return exit_.value.code, out, err
-
-    return call
 
 
 class TestCommand:
