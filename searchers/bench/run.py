@@ -9,6 +9,7 @@ process alone: seeds and searchers that come later find them there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import multiprocessing
@@ -134,7 +135,7 @@ def finished(directory: Path, protocol: Protocol, cells: Sequence[Cell]) -> dict
         try:
             stored = json.loads(line)
             name = stored["key"]["directory"]
-            if keys.get(name) == stored["key"]:
+            if keys.get(name) == stored["key"] and _digest(stored) == stored["digest"]:
                 found[name] = stored["result"]
         except (ValueError, KeyError, TypeError):
             continue  # a line that was cut short when the process was killed, or is damaged
@@ -147,7 +148,13 @@ def cell_line(protocol: Protocol, cell: Cell, result: Result) -> str:
 
 
 def _line(key: Mapping[str, Any], result: Result) -> str:
-    return json.dumps({"key": key, "result": result}, allow_nan=False) + "\n"
+    stored = {"key": key, "result": result}
+    return json.dumps({**stored, "digest": _digest(stored)}, allow_nan=False) + "\n"
+
+
+def _digest(stored: Mapping[str, Any]) -> str:
+    text = json.dumps([stored["key"], stored["result"]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _begin_line(file: IO[str]) -> None:

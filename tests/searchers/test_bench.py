@@ -30,7 +30,7 @@ from searchers.bench.merge import merge, without_times
 from searchers.bench.protocol import REFERENCE, Entrant, Protocol, Task, Tuning
 from searchers.bench.protocol_files import protocol_of
 from searchers.bench.results import verdict
-from searchers.bench.run import CELLS, run_benchmark
+from searchers.bench.run import CELLS, cell_line, finished, run_benchmark
 from searchers.stats import bootstrap_mean
 from searchers.store import locked
 from searchers.study import Study, run_study
@@ -147,6 +147,14 @@ class TestHowItIsRun:
         assert without_times(again) == without_times(found)
         assert again["cells"][:-1] == found["cells"][:-1]
         assert run_benchmark(instant(), tmp_path, 1) == again
+
+    def test_a_damaged_result_is_found_again(self, tmp_path):
+        found = run_benchmark(instant(), tmp_path, 1)
+        text = (tmp_path / CELLS).read_text()
+        (tmp_path / CELLS).write_text(text.replace('"n_trials": ', '"n_trials": 9', 1))
+        assert (tmp_path / CELLS).read_text() != text
+        again = run_benchmark(instant(), tmp_path, 1)
+        assert without_times(again) == without_times(found)
 
     def test_only_one_process_at_a_time(self, tmp_path):
         with locked(tmp_path), pytest.raises(ConfigError, match="must not be in use by another"):
@@ -367,8 +375,10 @@ class TestParts:
     def test_with_other_results_are_refused(self, tmp_path):
         run_benchmark(instant(), tmp_path / "1", 1)
         shutil.copytree(tmp_path / "1", tmp_path / "2")
-        text = (tmp_path / "2" / CELLS).read_text()
-        (tmp_path / "2" / CELLS).write_text(text.replace('"n_trials": 9', '"n_trials": 8', 1))
+        cell, *_ = instant().cells()
+        (found,) = finished(tmp_path / "2", instant(), [cell]).values()
+        other = cell_line(instant(), cell, {**found, "n_trials": found["n_trials"] - 1})
+        (tmp_path / "2" / CELLS).write_text(other)
         with pytest.raises(ConfigError, match=r"^study '.*' must have one result, got another one"):
             merge([tmp_path / "1", tmp_path / "2"], tmp_path / "all")
 
