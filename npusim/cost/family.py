@@ -275,13 +275,14 @@ class Family:
 
         source = op.weights
         assert source is not None
-        depths = lines[:, col.IFM_DEPTH] if source.shape[3] > 1 else np.ones(len(lines), np.int64)
-        area = source.shape[1] * source.shape[2]
-        expected: dict[tuple[int, int], tuple[float, float]] = {}
-        for key in zip(choices.tolist(), depths.tolist(), strict=True):
-            if key not in expected:
-                expected[key] = statistics[key[0]].expected(area * key[1])
-        known = [expected[key] for key in zip(choices.tolist(), depths.tolist(), strict=True)]
+        area, ones = source.shape[1] * source.shape[2], np.ones(len(lines), np.int64)
+        depths = lines[:, col.IFM_DEPTH] if source.shape[3] > 1 else ones
+        channels = lines[:, col.OFM_DEPTH] if source.shares_scale else ones
+        expected: dict[tuple[int, int, int], tuple[float, float]] = {}
+        keys = list(zip(choices.tolist(), depths.tolist(), channels.tolist(), strict=True))
+        for key in set(keys):
+            expected[key] = statistics[key[0]].expected(area * key[1], n_channels=key[2])
+        known = [expected[key] for key in keys]
         lines[:, STATISTICS:] = np.array(known, np.float64).reshape(-1, 2).view(np.int64)
 
 

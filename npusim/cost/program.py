@@ -135,6 +135,12 @@ class WeightSource:
     is_made: bool = False
     tensor: Tensor | None = field(default=None, repr=False)
 
+    @property
+    def shares_scale(self) -> bool:
+        """Whether all output channels have one scale, as far as is known."""
+        known = None if self.tensor is None else self.tensor.quantization
+        return known is not None and known.scales.size == 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NpuOp:

@@ -213,7 +213,8 @@ def op_statistics(op: NpuOp, statistics: Statistics) -> tuple[float, float]:
         if name not in known and "" not in known:
             raise UnknownNameError("operation with weight statistics", name, tuple(known))
         known = known[name] if name in known else known[""]
-    return known.expected(fan_in=math.prod(source.shape[1:]))
+    n_channels = source.shape[0] if source.shares_scale else 1
+    return known.expected(math.prod(source.shape[1:]), n_channels)
 
 
 def weights_row(op: NpuOp, ifm_bits: int) -> Int64Array:

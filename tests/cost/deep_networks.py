@@ -46,17 +46,23 @@ class DeepNetwork:
         self, x: Tensor, depth: int, kernel: int = 1, stride: int = 1, relu: bool = True
     ) -> Tensor:
         shape = (depth, kernel, kernel, x.shape[3])
-        weights = self.net.constant(self.codes(shape), scales=0.01)
+        weights = self.weights(shape)
         bias = self.net.bias([0] * depth, x, weights)
         return self.op("CONV_2D", x, weights, bias, **window(stride, relu))
 
     def depthwise(self, x: Tensor, kernel: int = 3, stride: int = 1) -> Tensor:
         depth = x.shape[3]
-        weights = self.net.constant(self.codes((1, kernel, kernel, depth)), scales=0.01)
+        weights = self.weights((1, kernel, kernel, depth), axis=3)
         bias = self.net.bias([0] * depth, x, weights)
         return self.op(
             "DEPTHWISE_CONV_2D", x, weights, bias, depth_multiplier=1, **window(stride, True)
         )
+
+    def weights(self, shape: tuple[int, ...], axis: int = 0) -> Tensor:
+        return self.net.constant(self.codes(shape), scales=self.scales(shape[axis]), axis=axis)
+
+    def scales(self, n_channels: int) -> Any:
+        return 0.01
 
     def codes(self, shape: tuple[int, ...]) -> Any:
         return np.rint(self.rng.laplace(0, 12, shape)).clip(-127, 127).astype(np.int8)
@@ -64,7 +70,7 @@ class DeepNetwork:
     def head(self, x: Tensor) -> Tensor:
         x = self.op("MEAN", x, np.array([1, 2], np.int32))
         n_classes = self.pick(2, 40)
-        weights = self.net.constant(self.codes((n_classes, x.shape[-1])), scales=0.01)
+        weights = self.weights((n_classes, x.shape[-1]))
         y = self.op("FULLY_CONNECTED", x, weights, self.net.bias([0] * n_classes, x, weights))
         if self.maybe(0.5):
             y = self.net.op("SOFTMAX", y, scale=1 / 256, zero_point=-128)

@@ -26,6 +26,9 @@ MEASURES = ("total_cycles", "sram_peak_bytes", "flash_bytes")
 class TrainedNetwork(DeepNetwork):
     """With weights as training and quantization by channel leave them."""
 
+    def scales(self, n_channels: int) -> Any:
+        return np.full(n_channels, 0.01)
+
     def codes(self, shape: tuple[int, ...]) -> Any:
         draw = self.rng.standard_normal if self.maybe(0.5) else self.rng.laplace
         values = draw(size=shape)
