@@ -71,6 +71,7 @@ def cpu_op(name: str = "custom", cycles: int = 500) -> OpCost:
 
 def cost_of(*ops: OpCost, **changes: Any) -> Cost:
     """A network of `ops` on an Ethos-U55 at 500 MHz, with `changes`."""
+    total = sum(op.cycles for op in ops)
     fields: dict[str, Any] = {
         "model": "net",
         "npu": "ethos-u55-128",
@@ -78,7 +79,8 @@ def cost_of(*ops: OpCost, **changes: Any) -> Cost:
         "memory_mode": "Shared_Sram",
         "clock_hz": 500e6,
         "ops": ops,
-        "total_cycles": sum(op.cycles for op in ops),
+        "total_cycles": total,
+        "cycles_range": (total, total),
         "npu_cycles": sum(op.npu_cycles for op in ops),
         "macs": sum(op.macs for op in ops),
         "sram_peak_bytes": 3000,

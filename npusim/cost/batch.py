@@ -41,6 +41,7 @@ MEASURES: Final = (
     *("total_cycles", "npu_cycles", "sram_peak_bytes", "flash_bytes", "weights_encoded_bytes"),
 )
 """What a batch is costed in, beside its multiply-accumulates."""
+_COSTS: Final = (*MEASURES, "least total_cycles", "most total_cycles")
 _KEPT_MACHINES_MAX: Final = 64
 _MAC_UNITS: Final = (col.CONVOLUTION, col.PRODUCT, col.DEPTHWISE, col.POOLING, col.REDUCE_SUM)
 
@@ -121,6 +122,8 @@ class BatchCost:
         sram_peak_bytes: most that is in use at once.
         flash_bytes: weights, scales, tables and constants.
         weights_encoded_bytes: weight streams alone.
+        cycles_range: least and most total cycles where weights leave open what the compiler would
+            do with them, as `npusim.Cost.cycles_range`; shape [n_networks, n_machines, 2].
         macs: multiply-accumulates, shape [n_networks].
         clock_hz: of each machine, float64 [n_machines].
     """
@@ -130,6 +133,7 @@ class BatchCost:
     sram_peak_bytes: Int64Array
     flash_bytes: Int64Array
     weights_encoded_bytes: Int64Array
+    cycles_range: Int64Array
     macs: Int64Array
     clock_hz: Float64Array
 
@@ -195,7 +199,7 @@ class BatchEstimator:
 
     def costs(self, batch: Batch, entries: BatchEntries) -> BatchCost:
         """The cost of a batch whose `entries` are known."""
-        costs = np.empty((len(self.machines), batch.n_programs, len(MEASURES)), np.int64)
+        costs = np.empty((len(self.machines), batch.n_programs, len(_COSTS)), np.int64)
         if self._tables is None:
             cost_on_many(self.machines, batch, entries, costs)
         else:
@@ -210,7 +214,8 @@ class BatchEstimator:
             costs[:, :, sram] += np.where(fits & shared[:, None], costs[:, :, flash], 0)
         by_measure = {name: costs[:, :, i].T.copy() for i, name in enumerate(MEASURES)}
         clocks = np.array([one.clock_hz for one in self.machines], np.float64)
-        return BatchCost(**by_measure, macs=entries.macs, clock_hz=clocks)
+        limits = costs[:, :, len(MEASURES) :].transpose(1, 0, 2).copy()
+        return BatchCost(**by_measure, cycles_range=limits, macs=entries.macs, clock_hz=clocks)
 
 
 def estimate_batch(

@@ -3,10 +3,12 @@
 
 ops, entries and machine are those of `npusim.cost.entries_kernels`, plans those of
 `npusim.cost.plan_columns`, contexts, alone, heads, moves and what is listed of programs those of
-`npusim.cost.lookup_kernels`. memo (keys i64 [n, KEY_COLUMNS], plans i64 [n, PLAN_COLUMNS], slots
-i64, heads, moves, counts i64 [2]) keeps plans by what they depend on, and the slacks that they
-leave as plans of nothing else; plan 0 is that of every operation of the CPU. slots, of a power of
-two, is the index of keys; counts says how many plans and moves there are.
+`npusim.cost.lookup_kernels`, laws those of `npusim.cost.weight_sizes_kernels` for each outcome of
+the first step. memo (keys i64 [n, KEY_COLUMNS], plans i64 [n, PLAN_COLUMNS], slots i64, heads,
+moves, counts i64 [2]) keeps plans by what they depend on, and the slacks that they leave as plans
+of nothing else; plan 0 is that of every operation of the CPU. slots, of a power of two, is the
+index of keys; counts says how many plans and moves there are. Plans are made in a room (that of
+`plans_kernels.make_plan`, that of `entries_kernels.resize_entry`, an entry).
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ from npusim.cost.entries_kernels import (
     ENTRY_RUN,
     FITS,
     FREE,
+    HAS_WEIGHTS,
     fill_entries,
     mixed,
+    resize_entry,
     same,
 )
 from npusim.cost.lookup_kernels import (
     AFTER,
     BEFORE,
     N_ALONE,
+    N_OUTCOMES,
     N_STEPS,
     NUMBER,
     SHARING,
@@ -45,7 +50,7 @@ from npusim.cost.plan_columns import (
     SLACK_CYCLES,
     UNLIMITED_BYTES,
 )
-from npusim.cost.plans_kernels import PLAN_BEFORE, make_plan
+from npusim.cost.plans_kernels import PLAN_BEFORE, is_buffered_alike, make_plan
 
 KEY_COLUMNS = 5
 ENTRIES_MAX = 1 << 20
@@ -80,16 +85,18 @@ def set_before(context: Any, line: Any, ops: Any, entries: Any, plans: Any, befo
 def find_plan(
     context: Any,
     before: Any,
+    outcome: Any,
     known: Any,
     entries: Any,
-    law: Any,
+    laws: Any,
     machine: Any,
     memo: Any,
     room: Any,
 ) -> Any:
     """The line of the plan of a context, which is made if it is new; -1 where the operation does
-    not fit. before (plan, whether there is one, whether the NPU executes it)."""
+    not fit. before (plan, whether there is one, whether the NPU executes it); outcome i64."""
     ops, statistics, table = known
+    for_plan, for_entry, other = room
     keys, plans, slots, _, _, counts = memo
     number, after = context[NUMBER], context[AFTER]
     op, entry = ops[number], entries[number]
@@ -105,14 +112,17 @@ def find_plan(
     key = keys[counts[0]]
     key[0], key[1] = number, after
     key[2], key[3] = plan[SLACK_CYCLES], plan[SLACK_BYTES]
-    key[4] = ((sharing * 2 + exists) * 2 + on_npu) * 2 + has_reader
+    key[4] = (((sharing * 2 + exists) * 2 + on_npu) * 2 + has_reader) * N_OUTCOMES + outcome
     at = find_slot(key, keys, slots)
     if slots[at] == FREE:
         line, cascaded = counts[0], number < 0
         form = sharing, has_reader, op[col.OFM_HEIGHT], cascaded, cascaded
+        if outcome:
+            resize_entry(op, statistics[number], laws[outcome], machine, entry, for_entry, other)
+            entry = other
         make_plan(
             *(op, entry, entries[after], before, form, machine),
-            *((number, statistics[number], law, table), room, plans[line]),
+            *((number, statistics[number], laws[outcome], table), for_plan, plans[line]),
         )
         slots[at] = line
         counts[0] += 1
@@ -139,13 +149,74 @@ def find_slack(plan: Any, memo: Any) -> Any:
 
 
 @leaf_kernel
+def is_open(
+    context: Any,
+    known: Any,
+    entries: Any,
+    laws: Any,
+    machine: Any,
+    memo: Any,
+    room: Any,
+) -> Any:
+    """Whether nothing hides the transfer of the weights of a program's first step, and its plan
+    would be another one if their streams were a little smaller or larger."""
+    plans, plan = memo[1], room[0][0][-1][PLAN_BEFORE, :PLAN_COLUMNS]
+    exists, on_npu = set_before(context, 0, known[0], entries, plans, plan)
+    if on_npu or not known[0][context[NUMBER], HAS_WEIGHTS]:
+        return False
+    before, how = (plan, exists, on_npu), (known, entries, laws, machine, memo, room)
+    line = find_plan(context, before, 0, *how)
+    for outcome in range(1, N_OUTCOMES):
+        other = find_plan(context, before, outcome, *how)
+        if not is_buffered_alike(plans[line], plans[other]):
+            return True
+    return False
+
+
+@leaf_kernel
+def plan_steps(
+    steps: Any,
+    outcome: Any,
+    contexts: Any,
+    known: Any,
+    entries: Any,
+    laws: Any,
+    machine: Any,
+    memo: Any,
+    room: Any,
+) -> Any:
+    """Make the plans of steps with an outcome of the first, and note what they cost; return whether
+    all operations fit the NPU."""
+    _, plans, _, heads, moves, counts = memo
+    plan, slack = room[0][0][-1][PLAN_BEFORE, :PLAN_COLUMNS], 0
+    for k in range(steps.size):
+        at, before = steps[k] >> 1, slack if steps[k] & 1 else 0
+        which, from_line = (0, before) if k else (outcome, -outcome)
+        move = find_move(at, from_line, heads, moves)
+        if move >= 0:
+            slack = moves[move, SLACK]
+            continue
+        exists, on_npu = set_before(contexts[at], before, known[0], entries, plans, plan)
+        line = find_plan(
+            *(contexts[at], (plan, exists, on_npu), which, known, entries, laws),
+            *(machine, memo, room),
+        )
+        if line < 0:
+            return False
+        slack = find_slack(plans[line], memo)
+        depth = entries[contexts[at, NUMBER], col.OFM_BLOCK_DEPTH]
+        add_move(at, from_line, slack, plans[line], depth, heads, moves, counts)
+    return True
+
+
+@leaf_kernel
 def plan_program(
     numbers: Any,
     steps: Any,
     contexts: Any,
     known: Any,
     entries: Any,
-    law: Any,
+    laws: Any,
     machine: Any,
     memo: Any,
     room: Any,
@@ -156,27 +227,15 @@ def plan_program(
     numbers i64 [n_alone] of known (ops, statistics, table) and entries, steps i64 [n_steps] as
     `lookup_kernels.set_steps` lists them.
     """
-    _, plans, _, heads, moves, counts = memo
     ops = known[0]
     for number in numbers:
         if ops[number, col.UNIT] != col.CPU and not entries[number, FITS]:
             return False
-    plan, slack = room[0][-1][PLAN_BEFORE, :PLAN_COLUMNS], 0
-    for step in steps:
-        at, before = step >> 1, slack if step & 1 else 0
-        move = find_move(at, before, heads, moves)
-        if move >= 0:
-            slack = moves[move, SLACK]
-            continue
-        exists, on_npu = set_before(contexts[at], before, ops, entries, plans, plan)
-        line = find_plan(
-            *(contexts[at], (plan, exists, on_npu), known, entries, law, machine, memo, room)
-        )
-        if line < 0:
-            return False
-        slack = find_slack(plans[line], memo)
-        depth = entries[contexts[at, NUMBER], col.OFM_BLOCK_DEPTH]
-        add_move(at, before, slack, plans[line], depth, heads, moves, counts)
+    if not plan_steps(steps, 0, contexts, known, entries, laws, machine, memo, room):
+        return False
+    if steps.size and is_open(contexts[steps[0] >> 1], known, entries, laws, machine, memo, room):
+        for outcome in range(1, N_OUTCOMES):
+            plan_steps(steps, outcome, contexts, known, entries, laws, machine, memo, room)
     return True
 
 
@@ -189,17 +248,18 @@ def cost_programs(
     known: Any,
     entries: Any,
     alone: Any,
-    law: Any,
+    laws: Any,
     machine: Any,
     memo: Any,
     room: Any,
     costs: Any,
 ) -> Any:
-    """Write costs i64 [n_programs, 5] from program `first` on; return the next one to do.
+    """Write costs i64 [n_programs, 7] from program `first` on; return the next one to do.
 
-    They are total cycles, cycles of the NPU, bytes in the arena, in flash, of the weights; -1 where
-    an operation does not fit. Stops where memo is full, for it to be emptied. room (places i64 [n],
-    that of make_plan); used, which is part of listed, is empty where the arena is not followed.
+    They are total cycles, cycles of the NPU, bytes in the arena, in flash, of the weights, least
+    and most total cycles; -1 where an operation does not fit. Stops where memo is full, for it to
+    be emptied. room (places i64 [n], that of plans); used, which is part of listed, is empty where
+    the arena is not followed.
     """
     places, plan_room = room
     numbers, steps, _, used, heads = listed
@@ -209,12 +269,12 @@ def cost_programs(
         o0, head, cost = starts[program, 2], heads[program], costs[program]
         o1 = o0 + head[N_STEPS]
         if not look_up(o0, head, listed, with_usage, alone, memo_heads, moves, places, cost):
-            n = head[N_STEPS]
+            n = N_OUTCOMES * (head[N_STEPS] + 1)
             if counts[0] + 2 * n >= keys.shape[0] or counts[1] + n >= moves.shape[0]:
                 return program
             if not plan_program(
                 *(numbers[o0 : o0 + head[N_ALONE]], steps[o0:o1], contexts, known, entries),
-                *(law, machine, memo, plan_room),
+                *(laws, machine, memo, plan_room),
             ):
                 cost[:] = -1
                 continue
@@ -243,12 +303,12 @@ def cost_machines(
     known: Any,
     entries: Any,
     alone: Any,
-    law: Any,
+    laws: Any,
     memo: Any,
     room: Any,
     costs: Any,
 ) -> Any:
-    """Write costs i64 [n_machines, n_programs, 5] from machine `first` on, and keep nothing; return
+    """Write costs i64 [n_machines, n_programs, 7] from machine `first` on, and keep nothing; return
     the next one to do.
 
     machines (npus, rates, memories, roles, blocks' numbers): one line per machine of what
@@ -268,7 +328,7 @@ def cost_machines(
         while done < n_programs:
             done = cost_programs(
                 *(done, starts, listed, contexts, known, entries, alone),
-                *(law, machine, memo, room, costs[at]),
+                *(laws, machine, memo, room, costs[at]),
             )
             if done < n_programs:
                 if memo[0].shape[0] < most:

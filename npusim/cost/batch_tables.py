@@ -13,6 +13,7 @@ import numpy.typing as npt
 from npusim.cost import columns as col
 from npusim.cost import plan_columns
 from npusim.cost.memory_table import MemoryTable
+from npusim.cost.outcomes import OUTCOMES, entry_room
 from npusim.cost.rows import memory_array, npu_array, rate_array
 from npusim.cost.schedule import MemoryRoles
 from npusim.cost.slice_table import no_slices, slices_room
@@ -28,7 +29,7 @@ Int64Array = npt.NDArray[np.int64]
 _KNOWN_MIN: Final = 256
 _KNOWN_MAX: Final = 1 << 20
 """Operations, or contexts of them, with more of which all is forgotten before the next batch."""
-_PLANS_MIN: Final = 1 << 10
+_PLANS_MIN: Final = 1 << 15
 _PLANS_MAX: Final = 1 << 19
 """Plans that are kept: a table that fits a cache is faster, one that is full begins anew."""
 _AT_ONCE: Final = 256
@@ -211,7 +212,7 @@ class MachineTable:
                     self.entries,
                     self.alone,
                 ),
-                *(stream_law(), self.machine, self.memo, room, costs),
+                *(_laws(), self.machine, self.memo, room, costs),
             )
             if done < batch.n_programs:
                 self.memo = empty_memo(min(4 * len(self.memo[0]), n_most), known.n_contexts)
@@ -247,7 +248,7 @@ def cost_on_many(
             done = cost_machines(
                 *(done, n_most, arrays, blocks, batch.table.starts),
                 *(entries.listed, known.contexts, ops),
-                *(own, alone, stream_law(), memo, room, costs[first : first + len(part)]),
+                *(own, alone, _laws(), memo, room, costs[first : first + len(part)]),
             )
             if done < len(part):
                 memo = empty_memo(min(4 * len(memo[0]), n_most), known.n_contexts)
@@ -306,11 +307,11 @@ def _places(roles: MemoryRoles) -> tuple[int, int, int]:
 
 def _plans_of(entries: BatchEntries) -> tuple[int, int]:
     """Numbers of plans to have room for: at first, and at most."""
-    from npusim.cost.lookup_kernels import N_STEPS
+    from npusim.cost.lookup_kernels import N_OUTCOMES, N_STEPS
 
     n_steps = entries.listed[4][:, N_STEPS]
     one_program, all_programs = int(n_steps.max()), int(n_steps.sum())
-    least = 3 * one_program + 2
+    least = 2 * N_OUTCOMES * (one_program + 1) + 2
     return max(least, min(_PLANS_MIN, 3 * all_programs)), max(_PLANS_MAX, least)
 
 
@@ -335,10 +336,14 @@ def _room(batch: Batch, n_memories: int) -> tuple[object, ...]:
     """Arrays that plans are made in, for the largest program of a batch."""
     from npusim.cost.plans_kernels import MAX_SLICES
 
-    return (
-        np.empty(int(np.diff(batch.table.starts[:, 2]).max()), np.int64),
-        (slices_room(MAX_SLICES), np.zeros((n_memories, col.TRAFFIC_COLUMNS), np.int64)),
-    )
+    traffic = np.zeros((n_memories, col.TRAFFIC_COLUMNS), np.int64)
+    for_plans = (slices_room(MAX_SLICES), traffic), *entry_room(n_memories)
+    return np.empty(int(np.diff(batch.table.starts[:, 2]).max()), np.int64), for_plans
+
+
+def _laws() -> tuple[object, ...]:
+    """Of sizes of weights, for each outcome of the first step."""
+    return tuple(stream_law(deviations) for deviations in (0.0, *OUTCOMES))
 
 
 def _grown(array: Int64Array, n_lines: int, n: int) -> Int64Array:

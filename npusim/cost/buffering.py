@@ -55,6 +55,7 @@ def plan_weights(
     usage: Usage | None = None,
     span: tuple[int, int] | None = None,
     before: Int64Array | None = None,
+    deviations: float = 0.0,
 ) -> Int64Array:
     """Plans for the weights of operations, one after the other, those without weights included.
 
@@ -65,6 +66,7 @@ def plan_weights(
         usage: of the arena, to which buffers are added; None: nothing.
         span: first and last of the operations; None: all.
         before: the plan of the operation before, if that is not the first, [PLAN_COLUMNS].
+        deviations: of expected streams, see `npusim.cost.weight_sizes.ExpectedSizes`.
 
     Returns:
         int64, shape [n, plan_columns.PLAN_COLUMNS]: the plans of operations first..last.
@@ -84,10 +86,9 @@ def plan_weights(
     program, room = (weights.ops, weights.links), weights.room
     shape = form.stripes, form.entries, form.cascade, form.plans
     at = first
-    while (
-        at := plan_ops(
-            *((at, last), program, shape, in_use, weights.machine, weights.known, room, plans)
-        )
-    ) <= last:
-        weights.add_slices(at, *room[2].tolist())
+    while at <= last:
+        known = weights.known(deviations)
+        at = plan_ops((at, last), program, shape, in_use, weights.machine, known, room, plans)
+        if at <= last:
+            weights.add_slices(at, *room[2].tolist())
     return plans[first : last + 1]

@@ -42,7 +42,7 @@ FREE = -1
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
 _PLACES, _BYTES = range(buf.ROOM[0], buf.ROOM[0] + 2)
-_ROWS = buf.ROOM[0] + 2, buf.ROOM[1]
+ROWS = buf.ROOM[0] + 2, buf.ROOM[1]
 """Short arrays of `fill_entry`, behind those of `buffering_kernels.performance`."""
 
 
@@ -152,7 +152,7 @@ def find_sizes(first: Any, ops: Any, table: Any, entries: Any) -> Any:
 
 @leaf_kernel
 def fill_entry(op: Any, height: Any, machine: Any, room: Any, entry: Any, alone: Any) -> None:
-    """`fill_entries` of one operation; room (rows i64 `_ROWS`, where the only slice begins and ends
+    """`fill_entries` of one operation; room (rows i64 `ROWS`, where the only slice begins and ends
     i64 [2], from 0 on, traffic i64 [n_memories, TRAFFIC_COLUMNS])."""
     npu, rates, memories, roles = machine
     rows, once, traffic = room
@@ -189,13 +189,27 @@ def fill_entry(op: Any, height: Any, machine: Any, room: Any, entry: Any, alone:
         alone[0] = max(alone[0], traffic[memory, col.MEMORY_CYCLES])
 
 
+@leaf_kernel
+def resize_entry(
+    op: Any, statistics: Any, law: Any, machine: Any, entry: Any, room: Any, own: Any
+) -> None:
+    """Write to own i64 [ENTRY_COLUMNS] what entry is, all rows at a time, if the bytes of the
+    weights follow another law; statistics f64 [2] of them; room (that of `fill_entry`, alone i64
+    [2])."""
+    for_entry, alone = room
+    put(entry, own)
+    streams, scales = slice_bytes(op, machine[0], op[col.OFM_DEPTH], statistics, law)
+    own[ENTRY_WEIGHTS], own[ENTRY_SCALES] = streams, scales
+    fill_entry(op, op[col.OFM_HEIGHT], machine, for_entry, own, alone)
+
+
 @kernel
 def fill_entries(ops: Any, heights: Any, machine: Any, entries: Any, alone: Any) -> None:
     """Write the rest of entries that have blocks and sizes, for stripes of so many rows, heights
     i64 [n_ops]. And to alone i64 [n_ops, 2] cycles, total and of the NPU, of operations without
     weights and tables; -1 where no block fits."""
     memories = machine[2]
-    rows, once = np.empty(_ROWS, np.int64), np.zeros(2, np.int64)
+    rows, once = np.empty(ROWS, np.int64), np.zeros(2, np.int64)
     traffic = np.empty((memories.shape[0], col.TRAFFIC_COLUMNS), np.int64)
     for i in range(ops.shape[0]):
         fill_entry(ops[i], heights[i], machine, (rows, once, traffic), entries[i], alone[i])

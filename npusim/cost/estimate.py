@@ -189,6 +189,8 @@ def cost_of(
     held = _held_bytes(schedule, flash)
     plans = schedule.form.plans
     overflows = _overflows(schedule, held)
+    cpu_total = sum(on_cpu.values())
+    low, high = (cycles + cpu_total for cycles in schedule.cycles_range)
     return Cost(
         model=program.name,
         npu=target.npu.name,
@@ -196,7 +198,8 @@ def cost_of(
         memory_mode=target.mode.name,
         clock_hz=target.clock_hz,
         ops=Lazy(len(program.ops), partial(op_costs, schedule, on_cpu)),
-        total_cycles=int(schedule.total_cycles.sum()) + sum(on_cpu.values()),
+        total_cycles=int(schedule.total_cycles.sum()) + cpu_total,
+        cycles_range=(low, high),
         npu_cycles=int(np.delete(schedule.npu_cycles, list(on_cpu)).sum()),
         macs=_macs(program),
         sram_peak_bytes=held["sram"],
@@ -289,6 +292,12 @@ def _overflows(schedule: Schedule, held: dict[str, int]) -> dict[str, str]:
 
 def _notes(schedule: Schedule, n_cpu_ops: int, cpu_cycles: CpuCycles | None) -> tuple[str, ...]:
     notes = []
+    low, high = schedule.cycles_range
+    if low < high:
+        notes.append(
+            f"a few bytes of the first weights decide whether these have a buffer, and the total "
+            f"cycles, between {low:,} and {high:,}, of which the mean is taken"
+        )
     if n_cpu_ops and cpu_cycles is None:
         notes.append(f"{n_cpu_ops} operations of the CPU are not in the total cycles")
     if schedule.decoder == "stream":

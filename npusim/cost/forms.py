@@ -106,7 +106,9 @@ class Weights:
         self.ops, self.links = op_lines(program), op_links(program)
         self.statistics = np.zeros((len(program.ops), 2))
         self.table: SliceTable | None = None
+        self.deviations = 0.0
         if type(sizes) is ExpectedSizes and coding_order(sizes.npu) == coding_order(npu):
+            self.deviations = sizes.deviations
             for index, op in enumerate(program.ops):
                 if op.weights is not None:
                     self.statistics[index] = op_statistics(op, sizes.statistics)
@@ -115,14 +117,24 @@ class Weights:
         deepest = int(rows[:, col.OFM_DEPTH].max(initial=0))
         self.room = slices_room(deepest // _SLICE_DEPTH_MIN + 1)
 
-    @property
-    def known(self) -> tuple[Float64Array, tuple[Float64Array, Float64Array], object]:
-        """What tells kernels bytes of weights."""
+    def known(
+        self, deviations: float = 0.0
+    ) -> tuple[Float64Array, tuple[Float64Array, Float64Array], object]:
+        """What tells kernels bytes of weights.
+
+        Args:
+            deviations: how many more of them than the sizes have, where these are expected ones.
+        """
         return (
             self.statistics,
-            stream_law(),
+            stream_law(self.deviations + deviations),
             no_slices() if self.table is None else self.table.arrays,
         )
+
+    @property
+    def are_uncertain(self) -> bool:
+        """Whether bytes are those expected, give or take a deviation."""
+        return self.table is None and not self.deviations
 
     def form(self, rows: Int64Array, stripes: Int64Array) -> Form:
         """The form of stripes in which all weights stay where they are stored.
@@ -155,7 +167,8 @@ class Weights:
                 f"none for operation {int(np.argmin(entries[:, FITS]))}"
             )
         if self.table is None:
-            fill_sizes(self.ops, self.statistics, stream_law(), self.machine[0], entries)
+            statistics, law, _ = self.known()
+            fill_sizes(self.ops, statistics, law, self.machine[0], entries)
         else:
             first = 0
             while (first := find_sizes(first, self.ops, self.table.arrays, entries)) < n_ops:

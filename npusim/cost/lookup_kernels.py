@@ -7,6 +7,10 @@ context i64 [CONTEXT_COLUMNS], and on the slack that the one before leaves if th
 moves i64 [n, MOVE_COLUMNS] tell what its plan costs after each slack that the plan before may
 leave; heads i64 [n_contexts] is the line of the first one of a context, -1 if it has none.
 
+Of the first step nothing may hide the transfer of weights, and a few bytes decide whether it has a
+buffer. Where the bytes that are likely leave that open, there are two more outcomes, for streams
+that are smaller and larger: moves after the slacks on lines -1 and -2.
+
 The twin of looking up is `npusim.cost.batch_kernels.plan_program`.
 """
 
@@ -54,6 +58,10 @@ MOVE_COLUMNS = 11
 left; of the context's move after another slack, or -1; cycles and bytes of the plan; what its
 buffer takes under the operation before, under its own and after it; what tells streams of the same
 weights apart."""
+N_OUTCOMES = 3
+"""Of the first step: with streams as large as expected, smaller, larger."""
+LEAST_CYCLES, MOST_CYCLES = range(5, 7)
+"""Of costs: total cycles of the outcomes, the same where none is open."""
 _CODING_SLICES = 32
 _SEVERAL = 2 << _CODING_SLICES
 
@@ -212,6 +220,36 @@ def shares_buffer(k: Any, earlier: Any, places: Any, moves: Any) -> Any:
 
 
 @leaf_kernel
+def follow(steps: Any, outcome: Any, heads: Any, moves: Any) -> Any:
+    """Cycles of steps i64 [n_steps], total and of the NPU, with an outcome of the first; -1 where a
+    move is not known."""
+    total, npu, slack = 0, 0, 0
+    for k in range(steps.size):
+        before = slack if steps[k] & 1 else 0
+        at = find_move(steps[k] >> 1, before if k else -outcome, heads, moves)
+        if at < 0:
+            return -1, -1
+        slack = moves[at, SLACK]
+        total += moves[at, MOVE_TOTAL]
+        npu += moves[at, MOVE_NPU]
+    return total, npu
+
+
+@leaf_kernel
+def set_cycles(steps: Any, alone: Any, npu_alone: Any, heads: Any, moves: Any, costs: Any) -> Any:
+    """Write the cycles of a program whose first step is open to costs i64 [7]: the mean of both
+    outcomes, and the least and most; return whether all moves are known. alone, npu_alone i64:
+    cycles of what is no step."""
+    low, npu_low = follow(steps, 1, heads, moves)
+    high, npu_high = follow(steps, 2, heads, moves)
+    if low < 0 or high < 0:
+        return False
+    costs[0], costs[1] = alone + (low + high) // 2, npu_alone + (npu_low + npu_high) // 2
+    costs[LEAST_CYCLES], costs[MOST_CYCLES] = alone + min(low, high), alone + max(low, high)
+    return True
+
+
+@leaf_kernel
 def look_up(
     first: Any,
     head: Any,
@@ -223,7 +261,7 @@ def look_up(
     places: Any,
     costs: Any,
 ) -> Any:
-    """Write costs i64 [5] of one program whose operations begin at `first`, as those of
+    """Write costs i64 [7] of one program whose operations begin at `first`, as those of
     `batch_kernels.cost_programs`; return whether all its moves are known. places i64 [n_steps] is
     room for their lines."""
     numbers, steps, earlier, used, _ = listed
@@ -236,7 +274,7 @@ def look_up(
     if fits < 0:
         return False
     most, slack, late, again, shared = head[LEAST_BYTES], 0, 0, 0, 0
-    n, repeats = head[N_STEPS], head[REPEATS] != 0
+    n, repeats, cycles, npu_alone = head[N_STEPS], head[REPEATS] != 0, total, npu
     own = earlier[first : first + n]
     for k in range(n):
         i = first + k
@@ -264,4 +302,7 @@ def look_up(
             late = move[LATE_BYTES]
     costs[0], costs[1], costs[2] = total, npu, most
     costs[3], costs[4] = weights + scales - shared, weights - again
+    costs[LEAST_CYCLES] = costs[MOST_CYCLES] = total
+    if n > 0 and find_move(steps[first] >> 1, -1, heads, moves) >= 0:
+        return set_cycles(steps[first : first + n], cycles, npu_alone, heads, moves, costs)
     return True

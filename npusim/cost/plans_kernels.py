@@ -85,6 +85,14 @@ def whole_plan(op: Any, entry: Any, plan: Any) -> None:
 
 
 @leaf_kernel
+def is_buffered_alike(first: Any, second: Any) -> Any:
+    """Whether two plans of an operation cut its weights and buffer them in one way."""
+    cuts = first[N_SLICES] == second[N_SLICES] and first[FIRST_DEPTH] == second[FIRST_DEPTH]
+    halves = (first[HALF0] > 0) == (second[HALF0] > 0) and (first[HALF1] > 0) == (second[HALF1] > 0)
+    return cuts and halves and first[NEXT_DEPTH] == second[NEXT_DEPTH]
+
+
+@leaf_kernel
 def whole_plans(ops: Any, entries: Any, plans: Any) -> None:
     """Write the plans of all operations whose weights stay where they are stored."""
     for i in range(ops.shape[0]):

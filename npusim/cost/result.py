@@ -232,6 +232,8 @@ class Cost:
         clock_hz: of the NPU.
         ops: in order of execution.
         total_cycles: sum of the operations' cycles, the CPU's as far as the user gave them.
+        cycles_range: least and most of these where weights that are not known leave open what the
+            compiler would do with them, which `notes` then say: total_cycles are the mean.
         npu_cycles: sum of their NPU cycles.
         macs: sum of theirs.
         sram_peak_bytes: what the allocator needs in SRAM: for the arena, or where feature maps
@@ -259,6 +261,7 @@ class Cost:
     clock_hz: float
     ops: Sequence[OpCost]
     total_cycles: int
+    cycles_range: tuple[int, int]
     npu_cycles: int
     macs: int
     sram_peak_bytes: int
@@ -294,6 +297,7 @@ class Cost:
             "system_config": self.system_config,
             "memory_mode": self.memory_mode,
             "total_cycles": self.total_cycles,
+            "total_cycles_range": list(self.cycles_range),
             "npu_cycles": self.npu_cycles,
             "macs": self.macs,
             "inference_s": self.inference_s,

@@ -29,6 +29,7 @@ from npusim.cost.flash import weight_values
 from npusim.cost.forms import Form, MachineArrays, Weights
 from npusim.cost.liveness import LiveRanges, MemorySchedule, live_ranges
 from npusim.cost.memory_table import MemoryTable, memory_table
+from npusim.cost.outcomes import mean_outcome, other_forms
 from npusim.cost.plan_columns import (
     FIRST_BYTES,
     FIRST_DEPTH,
@@ -93,7 +94,9 @@ class Schedule:
         spilled_arena: where these are.
         cycles: of each operation on its own.
         npu_cycles: with the transfers that it waits for, int64 [n_ops].
-        total_cycles: of the slower of NPU and memories, int64 [n_ops]; 0 on the CPU.
+        total_cycles: of the slower of NPU and memories, int64 [n_ops]; 0 on the CPU. Where bytes of
+            weights leave open how they are buffered, these and `npu_cycles` are means.
+        cycles_range: least and most total cycles of an inference, of what is likely.
         decoder: one of `npusim.cost.estimate.DECODERS`.
     """
 
@@ -110,6 +113,7 @@ class Schedule:
     cycles: OpCycles
     npu_cycles: Int64Array
     total_cycles: Int64Array
+    cycles_range: tuple[int, int]
     decoder: str
 
     def decode_cycles(self, index: int) -> int:
@@ -163,12 +167,15 @@ class Scheduler:
             return self._run_staged(whole, optimise, limit_bytes)
         form = whole.copy()
         form.plans = plan_weights(self.weights, form)
+        others: list[Form] = []
         if optimise == "size" or limit_bytes is not None:
             fitter = ArenaFitter(
                 *(self.program, self.table, self.formats, self.weights, self.form, self.live)
             )
             form = fitter.fit(whole, form, None if optimise == "size" else limit_bytes)
-        return self.measure(form)
+        elif self.weights.are_uncertain:
+            others = other_forms(self.weights, whole, form)
+        return self.measure(form, others=others)
 
     def _run_staged(self, whole: Form, optimise: str, limit_bytes: int | None) -> Schedule:
         """The schedule where feature maps live elsewhere than in the memory that has a limit."""
@@ -198,15 +205,17 @@ class Scheduler:
             )
         return live_ranges(table, self.formats, self._memory_schedule(form))
 
-    def measure(self, form: Form, staged: BoolArray | None = None) -> Schedule:
+    def measure(
+        self, form: Form, staged: BoolArray | None = None, others: Sequence[Form] = ()
+    ) -> Schedule:
         """The schedule of a form.
 
         Args:
             form: of the program.
             staged: which maps are in the staging memory, [n_maps], where they live elsewhere.
+            others: two forms of which cycles are the mean, where the form is not the only likely
+                one; maps are not staged.
         """
-        from npusim.cost.plans_kernels import all_busy_cycles
-
         nowhere = np.zeros(len(self.program.maps), bool)
         ranges = self.live(form, staged)
         spilled = ranges.emptied()
@@ -214,18 +223,34 @@ class Scheduler:
             spilled = self._spilled(form, nowhere if staged is None else ~staged)
         places = self._places(nowhere if staged is None else staged)
         rows, cycles = self._measure(form, places)
-        busy, runs = np.empty(len(rows), np.int64), cycles.cycles[:, col.OP_CYCLES].copy()
-        all_busy_cycles(self.weights.ops, form.plans, runs, self.machine, busy)
-        slowest = cycles.memory_cycles[:, :, col.MEMORY_CYCLES].max(axis=1, initial=0)
-        total = np.where(rows[:, col.UNIT] == col.CPU, 0, np.maximum(busy, slowest))
+        taken = [self._taken(form, cycles)]
+        if others:
+            taken = [
+                self._taken(one, self._measure(one, self._places(nowhere))[1]) for one in others
+            ]
+        busy, total = (
+            mean_outcome(one, other) for one, other in zip(taken[0], taken[-1], strict=True)
+        )
+        totals = [int(of_all.sum()) for _, of_all in taken]
         return Schedule(
             *(self.program, self.target, self.roles, rows, places, form),
             ranges,
             allocate(ranges),
             spilled,
             allocate(spilled),
-            *(cycles, busy, total, "compiler" if self.decoder is None else self.decoder.name),
+            *(cycles, busy, total, (min(totals), max(totals))),
+            "compiler" if self.decoder is None else self.decoder.name,
         )
+
+    def _taken(self, form: Form, cycles: OpCycles) -> tuple[Int64Array, Int64Array]:
+        """Cycles of operations one after the other, of the NPU and total, int64 [n_ops] each."""
+        from npusim.cost.plans_kernels import all_busy_cycles
+
+        ops = self.weights.ops
+        busy, runs = np.empty(len(ops), np.int64), cycles.cycles[:, col.OP_CYCLES].copy()
+        all_busy_cycles(ops, form.plans, runs, self.machine, busy)
+        slowest = cycles.memory_cycles[:, :, col.MEMORY_CYCLES].max(axis=1, initial=0)
+        return busy, np.where(ops[:, col.UNIT] == col.CPU, 0, np.maximum(busy, slowest))
 
     def _spilled(self, form: Form, outside: BoolArray) -> LiveRanges:
         """Live ranges of the maps outside of the staging memory."""

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from npusim._arguments import real
 from npusim._once import once_per_object
 from npusim.cost import columns as col
 from npusim.cost.program import NpuOp, Program
@@ -152,6 +153,11 @@ class ExpectedSizes:
     Attributes:
         npu: whose order the weights are coded in.
         statistics: what is known of the weights.
+        deviations: how many standard deviations larger than expected all streams are taken to be,
+            -3..3.
+
+    Raises:
+        ConfigError: the deviations are out of range.
 
     >>> from npusim.cost.program import View, WeightSource
     >>> weights = WeightSource((16, 3, 3, 16), ("w",), "part-kernel")
@@ -168,13 +174,18 @@ class ExpectedSizes:
 
     npu: NpuConfig
     statistics: Statistics = TRAINED
+    deviations: float = 0.0
+
+    def __post_init__(self) -> None:
+        real("deviations", self.deviations, -3.0, 3.0)
 
     @property
     def assumption(self) -> str:
         """What weights are taken to be, in words."""
+        what = "weights of the statistics given for each operation"
         if isinstance(self.statistics, WeightStatistics):
-            return self.statistics.assumption
-        return "weights of the statistics given for each operation"
+            what = self.statistics.assumption
+        return f"{what}, {self.deviations:+g} deviations" if self.deviations else what
 
     def slices(
         self, op: NpuOp, ifm_bits: int, block_depth: int, depths: Sequence[int]
@@ -188,7 +199,8 @@ class ExpectedSizes:
         from npusim.cost.weight_sizes_kernels import slice_bytes
 
         known = np.array(op_statistics(op, self.statistics), np.float64)
-        geometry, npu, law = weights_row(op, ifm_bits), npu_array(self.npu), stream_law()
+        geometry, npu = weights_row(op, ifm_bits), npu_array(self.npu)
+        law = stream_law(self.deviations)
         sizes = [
             slice_bytes(geometry, npu, high - low, known, law) for low, high in pairwise(depths)
         ]

@@ -4,8 +4,9 @@
 row i64 [35] and npu i64 [24] as `npusim.cost.columns` lays them out; statistics f64 [2]: entropy of
 a weight in bits, negative for weights that the compiler makes, and part of the weights that are
 zero. law has the constants of `npusim.weights.expected`: f64 [1 + n, 1 + m] with knots of padding
-in the first column, of entropy in the first row, and bits beside the entropy in between; f64 [3]:
-bits of every stream, for every different value in it, and of a coded value that the compiler makes.
+in the first column, of entropy in the first row, and bits beside the entropy in between; f64 [4]:
+bits of every stream, for every different value in it, and of a coded value that the compiler makes;
+what all but the last are multiplied by.
 
 A table of slices (heads i64 [n_ops], lines i64 [n, LINE_COLUMNS], sizes i64 [m, 2]) has the bytes
 of weights that are known: of streams, and of biases and scales, slice by slice. heads is the first
@@ -25,7 +26,7 @@ _SUB_KERNEL_MAX = 8
 _CHANNEL_BYTES = 10
 _ALIGN_BYTES = 16
 _ENTROPY, _ZEROS = 0, 1
-_STREAM_BITS, _VALUE_BITS, _MADE_BITS = 0, 1, 2
+_STREAM_BITS, _VALUE_BITS, _MADE_BITS, _FACTOR = 0, 1, 2, 3
 
 BLOCK_DEPTH, FIRST, NEXT, AT, COUNT, NEXT_LINE = range(6)
 LINE_COLUMNS = 6
@@ -111,6 +112,7 @@ def stream_bytes(n: Any, n_coded: Any, statistics: Any, law: Any) -> Any:
     high = table[i + 2, j + 1] * (1.0 - right) + table[i + 2, j + 2] * right
     total = n_coded * max(bits + low * (1.0 - up) + high * up, 0.0)
     total += fixed[_STREAM_BITS] + fixed[_VALUE_BITS] * min(2.0**bits, float(n))
+    total *= fixed[_FACTOR]
     if statistics[_ENTROPY] < 0.0:
         total = n_coded * fixed[_MADE_BITS] + fixed[_STREAM_BITS]
     return padded(int(np.ceil(total / 8.0)), _ALIGN_BYTES)
