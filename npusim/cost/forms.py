@@ -16,6 +16,7 @@ from npusim.cost.plan_columns import HALF0, HALF1
 from npusim.cost.program import Program
 from npusim.cost.slice_table import SliceTable, no_slices, slices_room
 from npusim.cost.weight_sizes import (
+    ExactSizes,
     ExpectedSizes,
     WeightSizes,
     coding_order,
@@ -203,8 +204,8 @@ class Weights:
 
 def _table(program: Program, npu: NpuConfig, sizes: WeightSizes) -> SliceTable:
     """The table of a program's weights; with `exact_sizes` it is kept."""
-    own = exact_sizes(program, npu)
-    if sizes is not own:
+    own = exact_sizes(program, npu, sizes.encoder) if isinstance(sizes, ExactSizes) else None
+    if own is None or sizes is not own:
         return SliceTable(len(program.ops), sizes)
     kept = _tables(program)
     if id(own) not in kept:

@@ -180,6 +180,14 @@ def measure_slices(
 
 
 @leaf_kernel
+def take_whole(op: Any, entry: Any, room: Any) -> Any:
+    """Write the only slice of weights that are not cut, and its bytes; return that it is one."""
+    depths, sizes = room[0], room[1]
+    sizes[0, 0], sizes[0, 1] = entry[ENTRY_WEIGHTS], entry[ENTRY_SCALES]
+    return cut_depth(op[col.OFM_DEPTH], 1, op[col.OFM_DEPTH], depths)
+
+
+@leaf_kernel
 def first_run(op: Any, entry: Any, depth: Any, machine: Any, rows: Any) -> Any:
     """Cycles of a first slice of `depth` channels, buffered, before the next one."""
     npu, rates, memories, roles = machine
@@ -204,8 +212,8 @@ def cut_weights(op: Any, entry: Any, facts: Any, machine: Any, known: Any, room:
     if first < depth:
         step = int(buf.next_slices_depth(facts, first_run(op, entry, first, machine, room[-1])))
     if not step:
-        n, _ = measure_slices(op, block_depth, npu, depth, depth, known, room)
-    while step:
+        return take_whole(op, entry, room)
+    while True:
         step = int(buf.whole_blocks(facts, step))
         n, largest = measure_slices(op, block_depth, npu, first, step, known, room)
         smallest = first == buf.SPLIT_DEPTH and step == buf.SPLIT_DEPTH
@@ -266,8 +274,7 @@ def set_buffer(
         if n == _SPOILT:
             return True
     else:
-        n = cut_depth(op[col.OFM_DEPTH], 1, op[col.OFM_DEPTH], depths)
-        sizes[0, 0], sizes[0, 1] = entry[ENTRY_WEIGHTS], entry[ENTRY_SCALES]
+        n = take_whole(op, entry, room)
     half0, half1 = 0, 0
     for i in range(n):
         totals[i] = sizes[i, 0] + sizes[i, 1]

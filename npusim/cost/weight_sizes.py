@@ -100,13 +100,14 @@ def coding_order(npu: NpuConfig) -> tuple[int, int, int]:
     return npu.ofm_ublock_depth, npu.ifm_ublock_depth, npu.n_cores
 
 
-def exact_sizes(program: Program, npu: NpuConfig) -> ExactSizes:
+def exact_sizes(program: Program, npu: NpuConfig, encoder: str = "regor") -> ExactSizes:
     """Those of a program, which are measured once for NPUs that read weights in the same order."""
-    return _sizes_by_order(program).setdefault(coding_order(npu), ExactSizes(npu))
+    key = *coding_order(npu), encoder
+    return _sizes_by_order(program).setdefault(key, ExactSizes(npu, encoder))
 
 
 @once_per_object
-def _sizes_by_order(program: Program) -> dict[tuple[int, ...], ExactSizes]:
+def _sizes_by_order(program: Program) -> dict[tuple[object, ...], ExactSizes]:
     return {}
 
 

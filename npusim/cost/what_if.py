@@ -23,7 +23,7 @@ from npusim.cost.lowering import program as lower
 from npusim.cost.program import Program
 from npusim.cost.result import Cost
 from npusim.cost.scheme_weights import SchemeWeights
-from npusim.cost.weight_sizes import ExactSizes, ExpectedSizes, Statistics, WeightSizes
+from npusim.cost.weight_sizes import ExpectedSizes, Statistics, WeightSizes, exact_sizes
 from npusim.errors import ConfigError
 from npusim.formats.vela_stream import is_compiled
 from npusim.hardware import (
@@ -86,7 +86,8 @@ class Workload:
             raise ConfigError(
                 f"model {network.name!r} must not be compiled yet, got one that Vela compiled"
             )
-        found = cls(lower(network), lambda npu: ExactSizes(npu, encoder))
+        lowered = lower(network)
+        found = cls(lowered, lambda npu: exact_sizes(lowered, npu, encoder))
         return found if statistics is None else found.expecting(statistics)
 
     def expecting(self, statistics: Statistics) -> Workload:
