@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from npusim.errors import ConfigError, MissingExtraError, UnknownNameError
 from searchers.base import Evaluation
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from searchers.study import HeldOutEvaluator
     from searchers.training.evaluator import TrainEvaluator
 
-TRAINING = ("short", "full", "supernet", "zero-cost", "surrogate")
+TRAINING = ("short", "full", "none", "supernet", "zero-cost", "surrogate")
 """Names that `make` knows of evaluators that train, be it the result of a search alone; what
 follows a colon is their argument."""
 INSTANT = ("cost", "nas_bench_201", "nas_bench_macro", "planted", "recorded")
@@ -100,9 +100,28 @@ class ResultTrained:
         """The training and the validation data, for searchers that train themselves."""
         return self.trained.search_data()
 
-    def test(self, candidate: Candidate, seed: int) -> Evaluation:
+    def test(self, candidate: Candidate, seed: int) -> Evaluation | None:
         """The accuracy on the test data after training, as of `TrainEvaluator`."""
         return self.trained.test(candidate, seed)
+
+
+class Unscored(ResultTrained):
+    """Neither scores nor tests: for what strategies that train themselves find first.
+
+    Args:
+        trained: has the data, and says how it would be trained.
+    """
+
+    def identity(self) -> Mapping[str, Any]:
+        """Its name, and the data set."""
+        return {"evaluator": "none", "data_set": self.trained.identity()["data_set"]}
+
+    def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
+        """0 for all, so that the first candidate is the result."""
+        return Evaluation(0.0)
+
+    def test(self, candidate: Candidate, seed: int) -> None:
+        """Nothing."""
 
 
 def training(
@@ -141,8 +160,8 @@ def make(
     """The evaluator of a name such as ``zero-cost:synflow``.
 
     Args:
-        name: "short", training for ``config.epochs``; "full", for ``config.final_epochs``;
-            "supernet" or "supernet:EPOCHS", weights that all candidates share, trained once, see
+        name: "short", training for ``config.epochs``; "full", for ``config.final_epochs``; "none",
+            see `Unscored`; "supernet" or "supernet:EPOCHS", weights that all candidates share, trained once, see
             `searchers.one_shot.scores`; "zero-cost" or "zero-cost:PROXY", see
             `searchers.zero_cost`; "surrogate:RUN", a regression on the trials of that run
             directory, see `searchers.surrogate_evaluator`; or "package.module:function" of one's
@@ -163,9 +182,11 @@ def make(
     kind, colon, argument = name.partition(":")
     if kind in INSTANT:
         return _instant()[kind](space, argument)
-    if kind in ("short", "full"):
+    if kind in ("short", "full", "none"):
         if colon:
             raise ConfigError(f"evaluator {kind!r} must have no argument, got {name!r}")
+        if kind == "none":
+            return Unscored(training(space, config, data_set, directory))
         if kind == "full":
             config = TrainConfig(config.final_epochs, config.final_epochs, config.recipe)
         return training(space, config, data_set, directory)

@@ -55,8 +55,8 @@ CURVE = ("trial", "score", "trials", "images", "wall_s", "cpu_s")
 class HeldOutEvaluator(Evaluator, Protocol):
     """An evaluator that can also measure the result of a search on data the search never saw."""
 
-    def test(self, candidate: Candidate, seed: int) -> Evaluation:
-        """Train for the last time and score on the held-out test data."""
+    def test(self, candidate: Candidate, seed: int) -> Evaluation | None:
+        """Train for the last time and score on the held-out test data; None is not to be tested."""
         ...
 
 
@@ -354,7 +354,7 @@ def held_out_seed(seed: int) -> int:
 
 def _test(
     study: Study, candidate: Candidate, directory: Path | None, evaluator: HeldOutEvaluator
-) -> Evaluation:
+) -> Evaluation | None:
     """The test of a candidate, from ``test.json`` if that has it; its settings are the run's."""
     if directory is None:
         return evaluator.test(candidate, held_out_seed(study.seed))
@@ -364,6 +364,8 @@ def _test(
         if stored.pop("choices", None) == list(candidate.choices):
             return Evaluation(**stored)
     found = evaluator.test(candidate, held_out_seed(study.seed))
+    if found is None:
+        return None
     kept = {"score": found.score, "metrics": dict(found.metrics), "n_images": found.n_images}
     write_json(path, {"choices": list(candidate.choices), **kept})
     return found
