@@ -64,7 +64,11 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     help="Option of the strategy, such as population=20; may be repeated.",
 )
 @click.option("--size", help=f"Hard limit on the compressed size of the weights, {SIZE_HELP}.")
-@click.option("--flash", help="Hard limit on flash: weight streams, biases, scales, constants.")
+@click.option(
+    "--flash",
+    help="Hard limit on flash: weight streams, biases, scales, constants. Estimated, but for "
+    "strategies on shared weights without --size, which hold the streams of their weights to it.",
+)
 @click.option("--macs", help="Hard limit on the multiply-accumulates, such as 50M.")
 @click.option("--cycles", help="Hard limit on the NPU's cycles beside one of these, such as 2M.")
 @click.option("--sram", help="Hard limit on the peak of SRAM beside one of these, such as 64KiB.")
@@ -121,7 +125,8 @@ SIZE_HELP = "such as 1.5KB (units B, KB, KiB, MB, MiB; 1 KB = 1000 B)"
     "evaluator_name",
     default="short",
     show_default=True,
-    help="What scores candidates: short (training for --epochs), full (for --final-epochs), "
+    help="What scores candidates: short (training for --epochs), full (for --final-epochs), none "
+    "(of a strategy that trains itself: its result is left to npusim finetune), "
     "supernet[:EPOCHS] (weights shared by all, trained once), zero-cost[:nwot|:synflow], "
     "surrogate:RUN (a regression on that run's trials), recorded (trainings of all of the space "
     "digits_recorded), or a function of your own, "
@@ -188,7 +193,7 @@ def search(
         further,
     )
     config = TrainConfig(epochs=epochs, final_epochs=final_epochs)
-    _check_epochs(evaluator_name)
+    _check_evaluator(evaluator_name, searcher)
     if plot:
         _require_plots()
     run = RunPlace(limit, out, seed)
@@ -242,16 +247,24 @@ def _tell(
         for each in npu_limits:
             real = result.best.search_metrics.get(each.measure)  # of UDC's own weights
             n = real or each.cost(result.study.space, result.best.candidate)
-            click.echo(f"{each.measure} {n:,.0f} of {each.most:,} on {each.npu}")
+            how = "of the weights of the search" if real else "estimated"
+            click.echo(f"{each.measure} {n:,.0f} of {each.most:,} on {each.npu}, {how}")
     if hasattr(evaluator, "summary"):
         click.echo(evaluator.summary())
     click.echo(f"results in {out}")
 
 
-def _check_epochs(evaluator: str) -> None:
-    """Refuse epochs that nothing is trained for."""
+def _check_evaluator(evaluator: str, searcher: str) -> None:
+    """Refuse epochs that nothing is trained for, and a search that nothing would guide."""
+    import searchers
+
+    if evaluator == "none" and not is_one_shot(searchers.get(searcher)):
+        raise ConfigError(
+            f"evaluator 'none' must go with a strategy that trains itself, got {searcher!r}"
+        )
     context = click.get_current_context()
-    for name in ("epochs", "final_epochs") if evaluator.partition(":")[0] in INSTANT else ():
+    trains = evaluator.partition(":")[0] not in (*INSTANT, "none")
+    for name in () if trains else ("epochs", "final_epochs"):
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise ConfigError(
                 f"--{name.replace('_', '-')} must go with an evaluator that trains, "

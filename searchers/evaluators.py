@@ -161,8 +161,8 @@ def make(
 
     Args:
         name: "short", training for ``config.epochs``; "full", for ``config.final_epochs``; "none",
-            see `Unscored`; "supernet" or "supernet:EPOCHS", weights that all candidates share, trained once, see
-            `searchers.one_shot.scores`; "zero-cost" or "zero-cost:PROXY", see
+            see `Unscored`; "supernet" or "supernet:EPOCHS", weights that all candidates share,
+            trained once, see `searchers.one_shot.scores`; "zero-cost" or "zero-cost:PROXY", see
             `searchers.zero_cost`; "surrogate:RUN", a regression on the trials of that run
             directory, see `searchers.surrogate_evaluator`; or "package.module:function" of one's
             own, see `searchers.own_evaluator`. Without any training: "nas_bench_201:DATA_SET",

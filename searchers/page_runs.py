@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from npusim.errors import ConfigError
 from npusim.hardware import Machine, machine
 from npusim.report.page import Drawings, Figure, Filter, Heading, Section, Table, columns_of, slug
 from npusim.report.page_charts import Spec, architecture, tooltip
+from searchers.base import Trial
+from searchers.report import unit_of
 from searchers.stored import StoredRun, is_run, read_run
 from spaces.drawing import drawings
 from spaces.estimate import estimate
@@ -24,6 +27,32 @@ N_DRAWN: Final = 2000
 """The best trials of a section are drawn: pages stay below 5 MB."""
 N_COSTED: Final = 40
 """Networks of a front that are costed at most, some hundredths of a second each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Of scores: percent of accuracy, dB of PSNR, or none.
+
+    Attributes:
+        name: is in the names of columns, "" for none.
+        scale: what scores are multiplied by.
+    """
+
+    name: str
+    scale: float
+
+    @classmethod
+    def of(cls, scored: Iterable[tuple[float | None, Mapping[str, float]]]) -> _Unit:
+        """That of scores with their metrics, see `unit_of`."""
+        return cls(*unit_of(scored))
+
+    def column(self, what: str) -> str:
+        """Name of a column of scores."""
+        return f"{what} {self.name}".rstrip()
+
+    def title(self, what: str) -> str:
+        """Of an axis."""
+        return f"{what}, {self.name}" if self.name else what
 
 
 class RunReader:
@@ -67,44 +96,48 @@ def section_of(runs: Mapping[str, StoredRun], target: Machine | None = None) -> 
     """
     target = machine(NPU) if target is None else target
     space = next(iter(runs.values())).space
-    trials = [
-        _trial_row(name, run, trial)
+    scored = [
+        (name, run, trial)
         for name, run in runs.items()
         for trial in run.trials
         if trial.score is not None
     ]
-    trials.sort(key=lambda row: (-row["valid"], -row["score %"]))
+    unit = _Unit.of((trial.score, trial.metrics) for _, _, trial in scored)
+    tests = _Unit.of((found["test_score"], found["test"]) for found in _tested(runs.values()))
+    score = unit.column("score")
+    trials = [_trial_row(name, run, trial, unit) for name, run, trial in scored]
+    trials.sort(key=lambda row: (-row["valid"], -row[score]))
     for number, row in enumerate(trials):
         row["drawing"] = number if number < N_DRAWN else None
     data: dict[str, list[dict[str, Any]]] = {
         "trials": [{key: row[key] for key in row if key != "choices"} for row in trials],
-        "progress": [row for name, run in runs.items() for row in _progress_rows(name, run)],
-        "runs": [_run_row(name, run) for name, run in runs.items()],
+        "progress": [row for name, run in runs.items() for row in _progress_rows(name, run, unit)],
+        "runs": [_run_row(name, run, unit, tests) for name, run in runs.items()],
         "limits": _limit_rows(runs, max((row["size KB"] for row in trials), default=0.0)),
-        "front": _front_rows(runs, trials, target),
+        "front": _front_rows(runs, trials, target, score),
     }
     parts, rows = drawings(space, [row["choices"] for row in trials[:N_DRAWN]] or _nothing(space))
     told = (
         *(Heading("searcher", "drawn:"), Heading("run", "run"), Heading("trial", "trial")),
-        *(Heading("score %", "score %", 2), Heading("size KB", "size KB", 3)),
+        *(Heading(score, score, 2), Heading("size KB", "size KB", 3)),
     )
     drawn = Drawings("layers", parts, rows, 0, ("trials", told)) if trials else None
     shown: list[Figure | Table] = []
     colour = searcher_colour([run.header["searcher"] for run in runs.values()])
     if trials:
         shown = [
-            _scatter("size KB", "compressed size, KB", colour, limits=bool(data["limits"])),
-            _scatter("MACs", "multiply-accumulates of an image", colour),
+            _scatter("size KB", "compressed size, KB", colour, unit, limits=bool(data["limits"])),
+            _scatter("MACs", "multiply-accumulates of an image", colour, unit),
             architecture("layers", _DRAWN_TEXT),
-            _progress(colour),
-            *([_front(colour, target.npu.name)] if data["front"] else []),
-            _trial_table(),
+            _progress(colour, unit),
+            *([_front(colour, target.npu.name, unit)] if data["front"] else []),
+            _trial_table(score),
         ]
     return Section(
         slug(f"searches-{space.name}"),
         f"Searches of {space.name}",
         {name: columns_of(rows) for name, rows in data.items() if rows},
-        (*shown, _run_table()),
+        (*shown, _run_table(unit, tests)),
         _text(runs, len(trials)),
         (
             Filter("searcher", "searcher"),
@@ -119,6 +152,11 @@ _DRAWN_TEXT = (
     "Click on a trial, or press the button of one in the table below, to see its network. The "
     "longer a bar, the more channels; its full part are weights that are not zero."
 )
+
+
+def _tested(runs: Iterable[StoredRun]) -> list[Mapping[str, Any]]:
+    """Results that have a test."""
+    return [run.result for run in runs if run.result is not None and run.result["test"]]
 
 
 def _nothing(space: Any) -> list[tuple[int, ...]]:
@@ -136,10 +174,12 @@ def _text(runs: Mapping[str, StoredRun], n_trials: int) -> str:
     return text + " Scores are on validation data, which the search has seen; tests are not."
 
 
-def _trial_row(name: str, run: StoredRun, trial: Any) -> dict[str, Any]:
+def _trial_row(name: str, run: StoredRun, trial: Trial, unit: _Unit) -> dict[str, Any]:
+    assert trial.score is not None
     return {
         **{"run": name, "searcher": run.header["searcher"], "limit": str(run.limit)},
-        **{"trial": trial.index, "score %": round(100 * trial.score, 4), "valid": trial.valid},
+        **{"trial": trial.index, unit.column("score"): round(unit.scale * trial.score, 4)},
+        "valid": trial.valid,
         "size KB": trial.costs["size_bits"] / 8000,
         "MACs": trial.costs["macs"],
         "parameters": trial.costs["n_parameters"],
@@ -149,7 +189,7 @@ def _trial_row(name: str, run: StoredRun, trial: Any) -> dict[str, Any]:
     }
 
 
-def _progress_rows(name: str, run: StoredRun) -> list[dict[str, Any]]:
+def _progress_rows(name: str, run: StoredRun, unit: _Unit) -> list[dict[str, Any]]:
     """The best valid score so far: a row where it rises, and the end."""
     rows, best, images = [], None, 0
     for trial in run.trials:
@@ -157,20 +197,20 @@ def _progress_rows(name: str, run: StoredRun) -> list[dict[str, Any]]:
         better = trial.valid and (best is None or trial.merit > best)
         best = trial.merit if better else best
         if best is not None and (better or trial is run.trials[-1]):
+            score = {unit.column("best"): unit.scale * best}
             rows.append(
                 {
                     **{"run": name, "searcher": run.header["searcher"], "limit": str(run.limit)},
-                    **{"trials": trial.index + 1, "images": images, "best %": 100 * best},
+                    **{"trials": trial.index + 1, "images": images, **score},
                 }
             )
     return rows
 
 
-def _run_row(name: str, run: StoredRun) -> dict[str, Any]:
+def _run_row(name: str, run: StoredRun, unit: _Unit, tests: _Unit) -> dict[str, Any]:
     valid = [trial for trial in run.trials if trial.valid]
     best = max(valid, key=lambda trial: trial.merit, default=None)
-    tested = (run.result or {}).get("test") or {}
-    accuracy = tested.get("accuracy")
+    tested = [tests.scale * found["test_score"] for found in _tested([run])]
     options = ", ".join(f"{key}={value}" for key, value in run.header["options"].items())
     evaluator = run.header["evaluator"]
     return {
@@ -178,8 +218,8 @@ def _run_row(name: str, run: StoredRun) -> dict[str, Any]:
         **{"limit": str(run.limit), "seed": run.header["seed"], "trials": len(run.trials)},
         "valid %": 100 * len(valid) / len(run.trials) if run.trials else None,
         "images": sum(trial.n_images + trial.search_images for trial in run.trials),
-        "best %": None if best is None else 100 * best.merit,
-        "test %": None if accuracy is None else 100 * accuracy,
+        unit.column("best"): None if best is None else unit.scale * best.merit,
+        tests.column("test"): tested[0] if tested else None,
         "limit used %": best and 100 * best.costs[run.limit.measure] / run.limit.most,
         "CPU s": sum(trial.cpu_s + trial.search_cpu_s for trial in run.trials),
         "evaluator": evaluator["evaluator"] + (" (tabular)" if evaluator.get("tabular") else ""),
@@ -194,21 +234,24 @@ def _limit_rows(runs: Mapping[str, StoredRun], largest_kb: float) -> list[dict[s
 
 
 def _front_rows(
-    runs: Mapping[str, StoredRun], trials: Sequence[Mapping[str, Any]], target: Machine
+    runs: Mapping[str, StoredRun],
+    trials: Sequence[Mapping[str, Any]],
+    target: Machine,
+    score: str,
 ) -> list[dict[str, Any]]:
     """Trials that none beats in both size and score, costed."""
     space = next(iter(runs.values())).space
     if any(layer.given is not None for layer in space.layers):
         return []  # lowered from their network, not from shapes
     found, least = [], float("inf")
-    for row in sorted(trials, key=lambda row: (-row["score %"], row["size KB"])):
+    for row in sorted(trials, key=lambda row: (-row[score], row["size KB"])):
         if row["valid"] and row["size KB"] < least:
             least = row["size KB"]
             found.append(row)
     costed = []
     for row in found[:N_COSTED]:
         cost = estimate(space, space.candidate(row["choices"]), target)
-        kept = ("run", "searcher", "limit", "trial", "score %", "valid", "size KB", "drawing")
+        kept = ("run", "searcher", "limit", "trial", score, "valid", "size KB", "drawing")
         costed.append(
             {
                 **{name: row[name] for name in kept},
@@ -218,7 +261,7 @@ def _front_rows(
     return costed
 
 
-def _score(field: str = "score %", title: str = "validation score, %") -> Spec:
+def _score(field: str, title: str) -> Spec:
     return {"field": field, "type": "quantitative", "scale": {"zero": False}, "title": title}
 
 
@@ -230,16 +273,17 @@ def searcher_colour(names: Sequence[str]) -> Spec:
     }
 
 
-def _tips() -> list[Spec]:
+def _tips(score: str) -> list[Spec]:
     return [
         *tooltip(searcher="", run="", trial="", limit=""),
-        *tooltip(**{"score %": ".2f", "size KB": ",.3f"}),
+        *tooltip(**{score: ".2f", "size KB": ",.3f"}),
         *tooltip(MACs=",", parameters=","),
     ]
 
 
-def _scatter(cost: str, title: str, colour: Spec, *, limits: bool = False) -> Figure:
+def _scatter(cost: str, title: str, colour: Spec, unit: _Unit, *, limits: bool = False) -> Figure:
     """Scores against a cost, and the line above which there is none: the front of what is shown."""
+    score, told = unit.column("score"), unit.title("validation score")
     x: Spec = {
         **{"field": cost, "type": "quantitative", "title": title, "scale": {"zero": False}},
         "axis": {"format": "~s"},
@@ -247,7 +291,7 @@ def _scatter(cost: str, title: str, colour: Spec, *, limits: bool = False) -> Fi
     front = [
         {"filter": "datum.valid"},
         {
-            "window": [{"op": "max", "field": "score %", "as": "best so far"}],
+            "window": [{"op": "max", "field": score, "as": "best so far"}],
             **{"sort": [{"field": cost}], "frame": [None, 0]},
         },
     ]
@@ -262,7 +306,8 @@ def _scatter(cost: str, title: str, colour: Spec, *, limits: bool = False) -> Fi
                 "cursor": "pointer",
             },
             "encoding": {
-                **{"x": x, "y": _score(), "color": colour, "tooltip": _tips()},
+                **{"x": x, "y": _score(score, told), "color": colour},
+                "tooltip": _tips(score),
                 "shape": {
                     **shape,
                     "scale": {"domain": [True, False], "range": ["circle", "cross"]},
@@ -272,7 +317,7 @@ def _scatter(cost: str, title: str, colour: Spec, *, limits: bool = False) -> Fi
         {
             "transform": front,
             "mark": {"type": "line", "interpolate": "step-after", "color": "#8592a6"},
-            "encoding": {"x": x, "y": _score("best so far")},
+            "encoding": {"x": x, "y": _score("best so far", told)},
         },
     ]
     text = "The line is the front: the best score of valid networks that cost no more."
@@ -294,18 +339,19 @@ def _scatter(cost: str, title: str, colour: Spec, *, limits: bool = False) -> Fi
     return Figure(f"score-{slug(cost)}", f"Score against {title}", spec, text, 380)
 
 
-def _progress(colour: Spec) -> Figure:
+def _progress(colour: Spec, unit: _Unit) -> Figure:
+    best = unit.column("best")
     spec = {
         "data": {"name": "progress"},
         "mark": {"type": "line", "interpolate": "step-after", "opacity": 0.8},
         "encoding": {
             "x": {"field": "trials", "type": "quantitative", "title": "trials"},
-            "y": _score("best %", "best validation score so far, %"),
+            "y": _score(best, unit.title("best validation score so far")),
             "color": colour,
             "detail": {"field": "run"},
             "tooltip": [
                 *tooltip(searcher="", run="", trials=",", images=","),
-                *tooltip(**{"best %": ".2f"}),
+                *tooltip(**{best: ".2f"}),
             ],
         },
     }
@@ -313,7 +359,8 @@ def _progress(colour: Spec) -> Figure:
     return Figure("progress", "Progress of the searches", spec, text)
 
 
-def _front(colour: Spec, npu: str) -> Figure:
+def _front(colour: Spec, npu: str, unit: _Unit) -> Figure:
+    score = unit.column("score")
     x = {
         **{"field": "cycles", "type": "quantitative", "title": f"cycles on {npu}"},
         "axis": {"format": "~s"},
@@ -322,10 +369,11 @@ def _front(colour: Spec, npu: str) -> Figure:
         "data": {"name": "front"},
         "mark": {"type": "point", "filled": True, "size": 90, "cursor": "pointer"},
         "encoding": {
-            **{"x": {**x, "scale": {"zero": False}}, "y": _score(), "color": colour},
+            **{"x": {**x, "scale": {"zero": False}}, "color": colour},
+            "y": _score(score, unit.title("validation score")),
             "tooltip": [
                 *tooltip(searcher="", run="", trial="", cycles=","),
-                *tooltip(**{"score %": ".2f", "size KB": ",.3f", "SRAM KiB": ",.1f"}),
+                *tooltip(**{score: ".2f", "size KB": ",.3f", "SRAM KiB": ",.1f"}),
             ],
         },
     }
@@ -336,12 +384,12 @@ def _front(colour: Spec, npu: str) -> Figure:
     return Figure("front-cycles", f"The front on an {npu}", spec, text)
 
 
-def _trial_table() -> Table:
+def _trial_table(score: str) -> Table:
     headings = (
         Heading("trial", "trial"),
         Heading("run", "run"),
         Heading("searcher", "searcher"),
-        Heading("score %", "score %", 2),
+        Heading(score, score, 2),
         Heading("valid", "valid", None, "scored, and within all constraints"),
         Heading("size KB", "size KB", 3),
         Heading("MACs", "MACs", 0),
@@ -353,7 +401,8 @@ def _trial_table() -> Table:
     return Table("trials", "Trials", "trials", headings, text)
 
 
-def _run_table() -> Table:
+def _run_table(unit: _Unit, tests: _Unit) -> Table:
+    best, test = unit.column("best"), tests.column("test")
     headings = (
         Heading("run", "run"),
         Heading("searcher", "searcher"),
@@ -363,8 +412,8 @@ def _run_table() -> Table:
         Heading("trials", "trials", 0),
         Heading("valid %", "valid %", 1, "scored, and within all constraints"),
         Heading("images", "images", 0, "trained on"),
-        Heading("best %", "best validation %", 2),
-        Heading("test %", "test %", 2, "of the best one, trained afresh, on data held out"),
+        Heading(best, unit.column("best validation"), 2),
+        Heading(test, test, 2, "of the best one, trained afresh, on data held out"),
         Heading("limit used %", "limit used %", 1),
         Heading("CPU s", "CPU s", 1),
         Heading("evaluator", "evaluator"),

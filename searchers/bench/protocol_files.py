@@ -191,6 +191,8 @@ def _task(table: Mapping[str, Any], where: str, npu: str | None) -> Task:
     _check_keys(where, table, _TASK, needed=("space", "limits", "evaluator"))
     said = {"name": table["space"], **table}
     name = said["evaluator"]
+    if name == "none":
+        raise ConfigError(f"evaluator of {where} must be one that scores, got 'none'")
     trains = name.partition(":")[0] not in INSTANT
     for key in ("epochs", "final_epochs", "data_set"):
         if not trains and key in table:

@@ -48,9 +48,20 @@ class Failing(Planted):
         found = super().evaluate(candidate, seed)
         if self.n_evaluated % 4 == 1:
             return Evaluation(math.nan, {"accuracy": math.nan, "epochs": 1.0})
-        return Evaluation(
-            found.score + 1, found.metrics, violation=float(self.n_evaluated % 4 == 2)
-        )
+        score = found.score + 1
+        return Evaluation(score, {"accuracy": score}, violation=float(self.n_evaluated % 4 == 2))
+
+
+class Sharp(Planted):
+    """As if candidates made images: scores are PSNR in dB, around 30."""
+
+    def evaluate(self, candidate: Candidate, seed: int) -> Evaluation:
+        psnr = 30 + super().evaluate(candidate, seed).score
+        return Evaluation(psnr, {"psnr": psnr, "ssim": 0.9})
+
+    def test(self, candidate: Candidate, seed: int) -> Evaluation:
+        psnr = 29 + self.noiseless(candidate)
+        return Evaluation(psnr, {"psnr": psnr, "ssim": 0.9})
 
 
 class Hopeless(Planted):

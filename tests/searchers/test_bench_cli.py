@@ -162,6 +162,7 @@ class TestProtocols:
             ({"limits": ["1 apples"]}, UnknownNameError, "measure must be one of macs"),
             ({"also": ["1 apples"]}, UnknownNameError, "measure must be one of macs"),
             ({"epochs": 3}, ConfigError, r"epochs of tasks\[0\] must go with an evaluator that tr"),
+            ({"evaluator": "none"}, ConfigError, r"of tasks\[0\] must be one that scores, got"),
             ({"space": "x"}, UnknownNameError, "space must be one of"),
             ({"space_options": {"x": 1}}, ConfigError, "options of space 'digits' must be ones"),
         ],

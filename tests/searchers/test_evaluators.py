@@ -72,6 +72,7 @@ class TestNames:
         ("name", "kind", "message"),
         [
             ("shrot", UnknownNameError, "evaluator must be one of cost, full, nas_bench_201"),
+            ("none:3", ConfigError, "evaluator 'none' must have no argument, got 'none:3'"),
             ("short:3", ConfigError, "evaluator 'short' must have no argument, got 'short:3'"),
             ("zero-cost:x", UnknownNameError, "proxy must be one of nwot, synflow, got 'x'"),
             ("surrogate", ConfigError, "'surrogate' must be surrogate:RUN_DIRECTORY"),

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from planted import Failing, Hopeless, Planted
+from planted import Failing, Hopeless, Planted, Sharp
 
 import spaces
 from npusim.cli import main
@@ -18,6 +18,7 @@ from searchers.base import Budget
 from searchers.bench.page import BenchReader, bench_section
 from searchers.bench.protocol import REFERENCE, Entrant, Protocol, Task
 from searchers.bench.run import run_benchmark
+from searchers.evaluators import TrainConfig, make
 from searchers.page_runs import RunReader, section_of
 from searchers.store import write_json
 from searchers.stored import read_run
@@ -105,6 +106,28 @@ class TestRuns:
         assert rows["evolution"]["test %"] == pytest.approx(100 * test)
         assert rows["random"]["valid %"] < 100 == rows["evolution"]["valid %"]
         assert 0 < rows["evolution"]["limit used %"] <= 100
+
+    def test_psnr_is_in_db(self, tmp_path):
+        study = Study(DIGITS, "random", Limit.size("1KB"), Budget(trials=3), 0)
+        found = run_study(study, tmp_path, Sharp(DIGITS))
+        section = section_of({"sharp": read_run(tmp_path)})
+        columns = {name: rows_of(data)[0] for name, data in section.data.items()}
+        assert columns["runs"]["best dB"] == pytest.approx(found.best.score)
+        assert columns["runs"]["test dB"] == pytest.approx(found.test.score)
+        assert 30 < columns["trials"]["score dB"] < 31
+        assert columns["front"]["score dB"] == columns["trials"]["score dB"]
+        assert columns["progress"]["best dB"] > 30
+        told = json.dumps([str(each) for each in section.parts])
+        assert "validation score, dB" in told
+        assert "score %" not in told
+
+    def test_a_score_of_no_unit_has_none(self, tmp_path):
+        study = Study(DIGITS, "udc", Limit.size("1KB"), Budget(trials=1), 0, {"epochs": 1})
+        found = run_study(study, tmp_path, make("none", DIGITS, TrainConfig()))
+        assert (found.best.score, found.test) == (0.0, None)
+        assert not (tmp_path / "test.json").exists()
+        rows = rows_of(section_of({"run": read_run(tmp_path)}).data["runs"])
+        assert (rows[0]["best"], rows[0]["test"]) == (0.0, None)
 
     def test_none_beats_the_front(self, runs):
         section = section_of(runs)

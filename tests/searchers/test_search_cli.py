@@ -60,7 +60,8 @@ def test_flash_is_that_of_the_streams_biases_and_scales(cli, parts, tmp_path):
     options = {"within": "flash", "also": "30000 macs, 1000 sram_peak_bytes"}
     assert {key: found["options"][key] for key in options} == options
     flash = found["best"]["search_metrics"]["flash_bytes"]
-    assert f"flash_bytes {flash:,.0f} of 2,000 on ethos-u55-128" in text
+    told = f"flash_bytes {flash:,.0f} of 2,000 on ethos-u55-128, of the weights of the search\n"
+    assert told in text
     args += ("--searcher", "random", "--trials", "2")
     code, text, err = cli("search", *args, "--out", str(tmp_path / "random"))
     assert (code, err) == (0, "")
@@ -73,7 +74,8 @@ def test_flash_is_that_of_the_streams_biases_and_scales(cli, parts, tmp_path):
     best = digits().from_json((tmp_path / "random" / "best.json").read_text())
     cost = estimate(digits(), best)
     assert (cost.flash_bytes, cost.sram_peak_bytes) <= (2000, 1000)
-    assert f"sram_peak_bytes {cost.sram_peak_bytes:,} of 1,000 on ethos-u55-128" in text
+    assert f"sram_peak_bytes {cost.sram_peak_bytes:,} of 1,000 on ethos-u55-128, estim" in text
+    assert f"flash_bytes {cost.flash_bytes:,} of 2,000 on ethos-u55-128, estimated\n" in text
 
 
 def test_super_resolution_is_searched_finetuned_and_deployed(cli, parts, pictures):
@@ -97,6 +99,20 @@ def test_super_resolution_is_searched_finetuned_and_deployed(cli, parts, picture
     code, text, err = cli(*deployed, "--json")
     assert (code, err) == (0, "")
     assert json.loads(text)["runtimes"][0]["psnr"] > 5
+
+
+def test_what_a_strategy_found_is_left_to_finetune(cli, parts, tmp_path):
+    args = ("--searcher", "udc", "--option", "epochs=1", "--size", "1KB", "--evaluator", "none")
+    code, text, err = cli("search", *args, "--no-plot", "--out", str(tmp_path))
+    assert (code, err) == (0, "")
+    assert "best of 1 trials" in text
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert (found["test"], found["best"]["n_images"]) == (None, 0)
+    assert found["best"]["search_images"] > 0
+    code, text, err = cli("finetune", str(tmp_path), "--epochs", "1", "--threads", "1")
+    assert (code, err) == (0, "")
+    trained = json.loads((tmp_path / "finetune" / "results.json").read_text())
+    assert (trained["choices"], trained["data_set"]) == (found["best"]["choices"], "digits")
 
 
 def test_halving_trains_the_best_for_longer(cli, parts, tmp_path):
@@ -135,6 +151,14 @@ def test_halving_trains_the_best_for_longer(cli, parts, tmp_path):
         ),
         (("--size", "1KB", "--seed", "-1"), "seed must be at least 0, got -1"),
         (("--size", "1KB", "--epochs", "0"), "epochs must be at least 1, got 0"),
+        (
+            ("--size", "1KB", "--evaluator", "none"),
+            "evaluator 'none' must go with a strategy that trains itself, got 'evolution'",
+        ),
+        (
+            ("--size", "1KB", "--searcher", "udc", "--evaluator", "none", "--epochs", "3"),
+            "--epochs must go with an evaluator that trains, got 'none'",
+        ),
         (
             ("--size", "1KB", "--workers", "2"),
             "workers of searcher 'evolution' must be 1, since it",
