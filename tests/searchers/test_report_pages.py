@@ -158,7 +158,7 @@ class TestRuns:
         (tmp_path / "run.json").write_bytes((folders[0] / "run.json").read_bytes())
         section = section_of({"none": read_run(tmp_path)})
         assert [part.name for part in section.parts] == ["runs"]
-        assert section.data["runs"]["best %"] == [None]
+        assert section.data["runs"]["best"] == [None]
 
     def test_reader(self, folders, tmp_path):
         reader, fractions = RunReader(), []
