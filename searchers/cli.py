@@ -216,8 +216,8 @@ def search(
             evaluator,
             device=device,
             pool=pool,
-            on_trial=lambda trial: show(trial.index + 1, what),
-            on_progress=lambda done, total, figures: show(None, _figures(done, total, figures)),
+            on_trial=lambda trial: show(trial.index + 1, total, what),
+            on_progress=lambda done, steps, figures: show(done, steps, _figures(figures)),
         )
     assert result is not None  # nothing asked it to stop
     _tell(result, out, evaluator, npu_limits, plot, as_json)
@@ -374,14 +374,9 @@ def _pool(
         yield pool
 
 
-def _figures(done: int, total: int, figures: Mapping[str, float]) -> str:
-    """How far the training of a one-shot searcher is, in a line."""
-    named = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-    return (
-        f"training, step {done} of {total}: {named}"
-        if named
-        else f"training, step {done} of {total}"
-    )
+def _figures(figures: Mapping[str, float]) -> str:
+    """What the training of a one-shot searcher is like, in half a line."""
+    return " ".join(f"{name} {value:.3g}" for name, value in figures.items()) or "training"
 
 
 def _require_plots() -> None:
@@ -395,10 +390,11 @@ def _print(table: Any) -> None:
 
 
 @contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Callable[[int | None, str], None]]:
+def _progress(what: str, total: int | None) -> Iterator[Callable[[int, int | None, str], None]]:
     """Live progress with time left on a terminal's stderr; nothing where that is piped.
 
-    Gives a function of how many are done, None for as many as before, and of what goes on.
+    Gives a function of how many are done, of how many, None where that is open, and of what goes
+    on.
     """
     from rich.console import Console
     from rich.progress import (
@@ -412,14 +408,16 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[int | None, st
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=8),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
         TextColumn("left"),
-        TimeRemainingColumn(),
     )
     with Progress(
         *columns, console=Console(stderr=True), disable=not shows_progress(), transient=True
     ) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done, doing: progress.update(task, completed=done, description=doing)
+        yield lambda done, total, doing: progress.update(
+            task, completed=done, total=total, description=doing
+        )

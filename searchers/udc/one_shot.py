@@ -220,9 +220,9 @@ class OneShotSearch:
             files.add(step)
             figures = {
                 "loss": step.loss,
-                "cost / limit": step.cost,
-                "argmax / limit": step.gamma,
-                "entropy in bits": step.entropy_bits,
+                "cost": step.cost,
+                "argmax": step.gamma,
+                "entropy": step.entropy_bits,
             }
             self.context.progress(step.t, strategy.n_steps, figures)
             if time.monotonic() - saved > CHECKPOINT_S:

@@ -115,6 +115,20 @@ def test_what_a_strategy_found_is_left_to_finetune(cli, parts, tmp_path):
     assert (trained["choices"], trained["data_set"]) == (found["best"]["choices"], "digits")
 
 
+def test_progress_of_a_search_that_trains_itself(cli, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    args = ("search", "--searcher", "udc", "--option", "epochs=8", "--size", "1KB", "--no-plot")
+    args += ("--evaluator", "none", "--out")
+    code, _, err = cli(*args, str(tmp_path / "shown"))
+    assert code == 0
+    assert re.search(r"loss \S+ cost \S+ argmax \S+ entropy \S+ .*m\d+/33\x1b", err)
+    assert "…" not in err  # all of it fits the terminal
+    code, _, err = cli("--quiet", *args, str(tmp_path / "quiet"))
+    assert (code, err) == (0, "")
+
+
 def test_halving_trains_the_best_for_longer(cli, parts, tmp_path):
     args = ("search", "--searcher", "random", "--size", "1KB", "--trials", "2", "--no-plot")
     args += ("--epochs", "4", "--final-epochs", "1", "--halving", "eta=2,min_epochs=2")
