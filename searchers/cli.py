@@ -376,7 +376,7 @@ def _pool(
 
 def _figures(figures: Mapping[str, float]) -> str:
     """What the training of a one-shot searcher is like, in half a line."""
-    return " ".join(f"{name} {value:.3g}" for name, value in figures.items()) or "training"
+    return " ".join(f"{name} {value:.2f}" for name, value in figures.items()) or "training"
 
 
 def _require_plots() -> None:
@@ -402,15 +402,13 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[int, int | Non
         MofNCompleteColumn,
         Progress,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=8),
+        BarColumn(bar_width=6),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
     )
