@@ -4,6 +4,7 @@
     python benches/udc_against_random.py cifar100 --runs runs/c100
     python benches/udc_against_random.py digits --runs runs/digits
     python benches/udc_against_random.py summary
+    python benches/udc_against_random.py plot
 
 Time is CPU time of one thread: what the wall clock says of an idle core, whatever else runs. UDC
 searches for its epochs. Random search has as long: candidates exactly uniform among all within the
@@ -30,7 +31,7 @@ import click
 import numpy as np
 import torch
 from torch import Tensor
-from udc import Rows, interval
+from udc import RESULTS, Rows, interval
 
 import spaces
 from searchers.base import Budget
@@ -46,6 +47,8 @@ from spaces.base import Candidate, Space
 from spaces.limits import Limit
 from spaces.nets import build
 
+TOLD = ("search_cpu_s", "train_cpu_s", "train_images", "size_bits", "macs")
+"""Means that `summary` tells."""
 ETA = 3
 """One candidate in so many is trained again, on so many times as many images."""
 N_TIMED, N_UNTIMED = 24, 4
@@ -299,30 +302,52 @@ def digits(runs: Path, seeds: int, sizes: str) -> None:
     _contest("digits", sizes, seeds, runs)
 
 
+def pairs() -> dict[tuple[str, str], list[dict[str, dict[str, Any]]]]:
+    """Runs of both strategies with the same seed, by data set and size."""
+    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for each in Rows("against_random").found:
+        problem = found.setdefault((each["data_set"], each["size"]), {})
+        problem.setdefault(each["seed"], {})[each["strategy"]] = each
+    return {
+        problem: [pair for pair in by_seed.values() if len(pair) == 2]
+        for problem, by_seed in found.items()
+    }
+
+
 @main.command()
 def summary() -> None:
     """Means and 95 % bootstrap intervals over seeds; differences are paired by seed."""
-    found = Rows("against_random").found
-    for data_set, size in dict.fromkeys((each["data_set"], each["size"]) for each in found):
-        by_seed: dict[int, dict[str, Any]] = {}
-        for each in found:
-            if (each["data_set"], each["size"]) == (data_set, size):
-                by_seed.setdefault(each["seed"], {})[each["strategy"]] = each
-        pairs = [pair for pair in by_seed.values() if len(pair) == 2]
-        click.echo(f"{data_set} within {size}, {len(pairs)} seeds")
+    for (data_set, size), found in pairs().items():
+        click.echo(f"{data_set} within {size}, {len(found)} seeds")
         for strategy in ("udc", "random"):
-            mine = [pair[strategy] for pair in pairs]
+            mine = [pair[strategy] for pair in found]
             accuracy = interval(100 * np.array([each["accuracy"] for each in mine]), 2)
-            means = {
-                what: np.mean([each[what] for each in mine])
-                for what in ("search_cpu_s", "train_cpu_s", "train_images", "size_bits", "macs")
-            }
-            told = ", ".join(f"{what} {value:,.1f}" for what, value in means.items())
+            told = ", ".join(
+                f"{what} {np.mean([each[what] for each in mine]):,.1f}" for what in TOLD
+            )
             click.echo(f"    {strategy:8} test {accuracy} %; {told}")
-        gains = np.array([pair["udc"]["accuracy"] - pair["random"]["accuracy"] for pair in pairs])
-        click.echo(
-            f"    udc - random {interval(100 * gains, 2)}; udc better {int((gains > 0).sum())}"
-        )
+        gains = np.array([pair["udc"]["accuracy"] - pair["random"]["accuracy"] for pair in found])
+        better = int((gains > 0).sum())
+        click.echo(f"    udc - random {interval(100 * gains, 2)}; udc better {better}")
+
+
+@main.command()
+def plot() -> None:
+    """Test accuracies of both by seed, ``benches/results/udc_against_random.png``."""
+    from searchers.report import figure_of
+
+    found = pairs()
+    figure, (panels,) = figure_of(len(found))
+    for axes, ((data_set, size), runs) in zip(panels, found.items(), strict=True):
+        for pair in runs:
+            heights = [100 * pair[strategy]["accuracy"] for strategy in ("random", "udc")]
+            axes.plot((0, 1), heights, "o-", color="tab:blue", alpha=0.6)
+        axes.set_xticks((0, 1), ("random", "UDC"))
+        axes.set_xlim(-0.3, 1.3)
+        axes.set_title(f"{data_set}, {size}, {len(runs)} seeds")
+        axes.set_ylabel("test accuracy [%]")
+        axes.tick_params(labelleft=True)
+    figure.savefig(RESULTS / "udc_against_random.png", dpi=100)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,8 @@ class OneShotSearch:
     """
 
     one_shot = True
+    draws = 0
+    """Candidates drawn from the probabilities that shared weights score beside the decoded one."""
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class OneShotSearch:
             if strategy.weights.processes.rank > 0:
                 return None
             self._log_pi = strategy.log_pi().detach().cpu().numpy()
-            decoded = self._decode()
+            decoded = self._scored(self._decode())
             self.metrics = self._figures(decoded, self._files.steps[-1])
             self._files.finish(strategy, decoded, dict(self.metrics))
         return decoded.candidate
@@ -259,6 +261,26 @@ class OneShotSearch:
             f"got {self.limit.most} ({self.limit})",
             least,
         )
+
+    def _scored(self, decoded: Decoded) -> Decoded:
+        """The best by shared weights of what was decoded and of `draws` from the probabilities."""
+        if self.draws == 0:
+            return decoded
+        from searchers.one_shot.scores import SharedScore
+        from searchers.udc.result import chosen
+
+        assert self._log_pi is not None
+        score = SharedScore(self._strategy.net, self.task, self.context.data()[1])
+        proposed, self._proposed = self._proposed, {decoded.candidate}
+        tried = [decoded.candidate]
+        while len(tried) <= self.draws and (found := self._draw()) is not None:
+            tried.append(found)
+            self._proposed.add(found)
+        self._proposed = proposed
+        best = max(tried, key=lambda each: next(iter(score(each).values())))
+        if best == decoded.candidate:
+            return decoded
+        return chosen(self.space, self.limit, self._log_pi, decoded, best)
 
     def _taken(self, candidate: Candidate) -> int:
         """What a candidate takes of the first limit."""

@@ -40,7 +40,8 @@ class Decoded:
         gamma: the most likely candidate, which may not be.
         gamma_ratio: its cost as a part of the first limit.
         ratio: the candidate's.
-        how: "argmax", "decoded" where gamma is over a limit, with "+filled" where it was filled up.
+        how: "argmax", "decoded" where gamma is over a limit, with "+filled" where it was filled up,
+            and "+scored" where another one was chosen by its score, see `chosen`.
         log_odds: natural log of the candidate's probability as a part of gamma's.
     """
 
@@ -82,11 +83,36 @@ def decode(space: Space, limits: Sequence[AnyLimit], log_pi: np.ndarray, fill: f
     filled = _filled(space, limits, scores, found, fill)
     if filled != found:
         found, how = filled, f"{how}+filled"
+    return _decoded(space, first, scores, gamma, found, how)
+
+
+def chosen(
+    space: Space, limit: Limit, log_pi: np.ndarray, decoded: Decoded, candidate: Candidate
+) -> Decoded:
+    """`decoded`, but with a candidate that was chosen in its place; ``how`` ends in "+scored".
+
+    Args:
+        space, log_pi: as of `decode`.
+        limit: the first one.
+        decoded: what `decode` gave.
+        candidate: within all limits.
+    """
+    scores = scores_of(space, log_pi)
+    return _decoded(space, limit, scores, decoded.gamma, candidate, f"{decoded.how}+scored")
+
+
+def _decoded(
+    space: Space,
+    limit: Limit,
+    scores: Sequence[np.ndarray],
+    gamma: Candidate,
+    found: Candidate,
+    how: str,
+) -> Decoded:
     rows = np.array([gamma.choices, found.choices])
-    odds = np.diff(_score(space, scores, rows))[0]
-    measure, most = limits[0].measure, limits[0].most
-    gamma_ratio = cost(space, gamma, measure) / most
-    return Decoded(found, gamma, gamma_ratio, cost(space, found, measure) / most, how, float(odds))
+    odds = float(np.diff(_score(space, scores, rows))[0])
+    gamma_ratio, ratio = costs(space, rows, limit.measure) / limit.most
+    return Decoded(found, gamma, float(gamma_ratio), float(ratio), how, odds)
 
 
 def scores_of(space: Space, log_pi: np.ndarray) -> list[np.ndarray]:

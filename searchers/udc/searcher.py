@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from npusim._arguments import integer
 from searchers.base import SearchContext
 from searchers.udc.config import UdcConfig, WeightsConfig, config
 from searchers.udc.one_shot import OneShotSearch, Within
@@ -39,6 +40,9 @@ class UdcSearch(OneShotSearch):
         epochs, batch_size, n_mc, n_together, temperature, theta, kappa, rejection, xi, xi_free,
         penalty_weight, learning_rate, pi_travel, precision, rematerialize: see
             `searchers.udc.config.UdcConfig`; None for what the preset and the row have.
+        draws: candidates drawn from the probabilities within the limit; the best by the shared
+            weights on validation data, of these and of the decoded one, is proposed. 0 for what
+            is decoded, whatever its score.
 
     Raises:
         InfeasibleError: no candidate is within a limit; names the least there is.
@@ -74,6 +78,7 @@ class UdcSearch(OneShotSearch):
         pi_travel: float | None = None,
         precision: str | None = None,
         rematerialize: bool | None = None,
+        draws: int = 0,
     ):
         changes = {
             "epochs": epochs,
@@ -92,6 +97,7 @@ class UdcSearch(OneShotSearch):
             "precision": precision,
             "rematerialize": rematerialize,
         }
+        self.draws = integer("draws", draws, 0, 10_000)
         settings = partial(config, preset, row)
         super().__init__(space, limit, rng, context, also, within, npu, settings, changes)
 

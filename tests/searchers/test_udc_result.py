@@ -206,6 +206,30 @@ class TestSearcher:
         with pytest.raises(ConfigError, match="limit within the stream must be a size, got one on"):
             history(limit=Limit("macs", 20_000), within="stream")
 
+    def test_takes_the_best_of_its_draws_by_shared_weights(self, monkeypatch, tmp_path):
+        tried = []
+
+        def score(net, task, validation):
+            assert len(validation.labels) == 32
+            return lambda each: tried.append(each) or {"accuracy": -cost(SPACE, each, "macs")}
+
+        decoded = history(trials=1)[0].candidate
+        monkeypatch.setattr("searchers.one_shot.scores.SharedScore", score)
+        found = history(directory=tmp_path, trials=1, draws=12)[0]
+        assert tried[0] == decoded
+        assert len(set(tried)) == 13
+        assert found.costs["macs"] == min(cost(SPACE, each, "macs") for each in tried)
+        assert found.costs["macs"] < cost(SPACE, decoded, "macs")
+        kept = json.loads((tmp_path / "searcher" / "result.json").read_text())
+        assert kept["how"].endswith("+scored")
+        assert kept["figures"]["ratio"] == found.costs["size_bits"] / LIMIT.most <= 1
+        with pytest.raises(ConfigError, match=r"draws must be in 0..10000, got -1"):
+            history(draws=-1)
+
+    def test_keeps_what_was_decoded_where_no_draw_is_better(self, monkeypatch):
+        monkeypatch.setattr("searchers.one_shot.scores.SharedScore", lambda *_: lambda _: {"x": 0})
+        assert history(draws=3)[0].outcome[:2] == history()[0].outcome[:2]
+
     def test_keeps_further_limits(self):
         found = history(also="12k macs, 3k n_parameters", trials=3)
         assert all(trial.costs["macs"] <= 12_000 for trial in found)
