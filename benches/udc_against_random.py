@@ -54,6 +54,8 @@ ETA = 3
 N_TIMED, N_UNTIMED = 24, 4
 """Steps that a training's speed is measured by, and steps before them."""
 RANDOM_STREAM = 21
+UDC_OPTIONS: Mapping[str, Mapping[str, str]] = {"udc": {}, "udc-draws": {"draws": "16"}}
+"""UDC as it is, and with draws from its probabilities scored by the shared weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +174,14 @@ def tested(contest: Contest, candidate: Candidate, seed: int, seconds: float) ->
 # -- the searches
 
 
-def searched_by_udc(contest: Contest, limit: Limit, seed: int, runs: Path) -> dict[str, Any]:
+def searched_by_udc(
+    contest: Contest, limit: Limit, seed: int, strategy: str, runs: Path
+) -> dict[str, Any]:
     """What `npusim search --searcher udc --evaluator none` finds, in a run directory."""
-    directory = runs / f"udc-{limit.most // 8}-{seed}"
+    directory = runs / f"{strategy}-{limit.most // 8}-{seed}"
     if not (directory / "result.json").exists():
-        study = Study(contest.space, "udc", limit, Budget(trials=1), seed, contest.udc_options)
+        options = {**contest.udc_options, **UDC_OPTIONS[strategy]}
+        study = Study(contest.space, "udc", limit, Budget(trials=1), seed, options)
         run_study(study, directory, make("none", study.space, TrainConfig()))
     best = read_json(directory / "result.json")["best"]
     return {
@@ -246,8 +251,8 @@ def contested(
     """One run: a search, the training of its result, the test."""
     contest, limit = CONTESTS[data_set], Limit.size(size)
     start = time.perf_counter()
-    if strategy == "udc":
-        found = searched_by_udc(contest, limit, seed, runs)
+    if strategy in UDC_OPTIONS:
+        found = searched_by_udc(contest, limit, seed, strategy, runs)
     else:
         assert udc_s is not None
         found = searched_at_random(contest, limit, seed, udc_s)
@@ -268,67 +273,78 @@ def main() -> None:
     """Compare UDC with random search at equal time."""
 
 
-def _contest(data_set: str, sizes: str, seeds: int, runs: Path) -> None:
+def _contest(data_set: str, sizes: str, seeds: int, runs: Path, strategies: str) -> None:
     with Rows("against_random") as rows:
         warm_up(CONTESTS[data_set], Limit.size(sizes.partition(",")[0]))
         for seed, size in product(range(seeds), sizes.split(",")):
             key = {"data_set": data_set, "size": size, "seed": seed}
-            rows.add({**key, "strategy": "udc"}, partial(contested, runs=runs, udc_s=None))
-            udc = next(
-                each for each in rows.found if {**key, "strategy": "udc"}.items() <= each.items()
-            )
-            udc_s = udc["search_cpu_s"]
-            rows.add({**key, "strategy": "random"}, partial(contested, runs=runs, udc_s=udc_s))
+            for strategy in strategies.split(","):
+                udc_s = next(
+                    (
+                        each["search_cpu_s"]
+                        for each in rows.found
+                        if {**key, "strategy": "udc"}.items() <= each.items()
+                    ),
+                    None,
+                )
+                measure = partial(contested, runs=runs, udc_s=udc_s)
+                rows.add({**key, "strategy": strategy}, measure)
 
 
 RUNS = click.option("--runs", required=True, type=click.Path(path_type=Path))
+STRATEGIES = click.option("--strategies", default="udc,random", show_default=True)
 
 
 @main.command()
 @RUNS
+@STRATEGIES
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--sizes", default="40KB", show_default=True)
-def cifar100(runs: Path, seeds: int, sizes: str) -> None:
+def cifar100(runs: Path, seeds: int, sizes: str, strategies: str) -> None:
     """A wide ResNet of multiplier 1; hours."""
-    _contest("cifar100", sizes, seeds, runs)
+    _contest("cifar100", sizes, seeds, runs, strategies)
 
 
 @main.command()
 @RUNS
+@STRATEGIES
 @click.option("--seeds", default=10, show_default=True)
 @click.option("--sizes", default="1.5KB,0.8KB", show_default=True)
-def digits(runs: Path, seeds: int, sizes: str) -> None:
+def digits(runs: Path, seeds: int, sizes: str, strategies: str) -> None:
     """The small network of digits; a quarter of a minute a run."""
-    _contest("digits", sizes, seeds, runs)
+    _contest("digits", sizes, seeds, runs, strategies)
 
 
-def pairs() -> dict[tuple[str, str], list[dict[str, dict[str, Any]]]]:
-    """Runs of both strategies with the same seed, by data set and size."""
+def by_seed(strategy: str) -> dict[tuple[str, str], list[dict[str, dict[str, Any]]]]:
+    """Runs of a strategy and of random search with the same seed, by data set and size."""
     found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for each in Rows("against_random").found:
-        problem = found.setdefault((each["data_set"], each["size"]), {})
-        problem.setdefault(each["seed"], {})[each["strategy"]] = each
-    return {
-        problem: [pair for pair in by_seed.values() if len(pair) == 2]
-        for problem, by_seed in found.items()
+        if each["strategy"] in (strategy, "random"):
+            problem = found.setdefault((each["data_set"], each["size"]), {})
+            problem.setdefault(each["seed"], {})[each["strategy"]] = each
+    whole = {
+        problem: [pair for pair in pairs.values() if len(pair) == 2]
+        for problem, pairs in found.items()
     }
+    return {problem: pairs for problem, pairs in whole.items() if pairs}
 
 
 @main.command()
 def summary() -> None:
     """Means and 95 % bootstrap intervals over seeds; differences are paired by seed."""
-    for (data_set, size), found in pairs().items():
-        click.echo(f"{data_set} within {size}, {len(found)} seeds")
-        for strategy in ("udc", "random"):
-            mine = [pair[strategy] for pair in found]
-            accuracy = interval(100 * np.array([each["accuracy"] for each in mine]), 2)
-            told = ", ".join(
-                f"{what} {np.mean([each[what] for each in mine]):,.1f}" for what in TOLD
-            )
-            click.echo(f"    {strategy:8} test {accuracy} %; {told}")
-        gains = np.array([pair["udc"]["accuracy"] - pair["random"]["accuracy"] for pair in found])
-        better = int((gains > 0).sum())
-        click.echo(f"    udc - random {interval(100 * gains, 2)}; udc better {better}")
+    for strategy in UDC_OPTIONS:
+        for (data_set, size), pairs in by_seed(strategy).items():
+            click.echo(f"{data_set} within {size}, {len(pairs)} seeds")
+            for name in (strategy, "random"):
+                mine = [pair[name] for pair in pairs]
+                accuracy = interval(100 * np.array([each["accuracy"] for each in mine]), 2)
+                told = (f"{what} {np.mean([each[what] for each in mine]):,.1f}" for what in TOLD)
+                click.echo(f"    {name:10} test {accuracy} %; {', '.join(told)}")
+            gains = [
+                100 * (pair[strategy]["accuracy"] - pair["random"]["accuracy"]) for pair in pairs
+            ]
+            better = sum(gain > 0 for gain in gains)
+            click.echo(f"    difference {interval(np.array(gains), 2)}; {better} better")
 
 
 @main.command()
@@ -336,15 +352,15 @@ def plot() -> None:
     """Test accuracies of both by seed, ``benches/results/udc_against_random.png``."""
     from searchers.report import figure_of
 
-    found = pairs()
+    found = by_seed("udc")
     figure, (panels,) = figure_of(len(found))
-    for axes, ((data_set, size), runs) in zip(panels, found.items(), strict=True):
-        for pair in runs:
+    for axes, ((data_set, size), pairs) in zip(panels, found.items(), strict=True):
+        for pair in pairs:
             heights = [100 * pair[strategy]["accuracy"] for strategy in ("random", "udc")]
             axes.plot((0, 1), heights, "o-", color="tab:blue", alpha=0.6)
         axes.set_xticks((0, 1), ("random", "UDC"))
         axes.set_xlim(-0.3, 1.3)
-        axes.set_title(f"{data_set}, {size}, {len(runs)} seeds")
+        axes.set_title(f"{data_set}, {size}, {len(pairs)} seeds")
         axes.set_ylabel("test accuracy [%]")
         axes.tick_params(labelleft=True)
     figure.savefig(RESULTS / "udc_against_random.png", dpi=100)
