@@ -111,8 +111,8 @@ def _decoded(
 ) -> Decoded:
     rows = np.array([gamma.choices, found.choices])
     odds = float(np.diff(_score(space, scores, rows))[0])
-    gamma_ratio, ratio = costs(space, rows, limit.measure) / limit.most
-    return Decoded(found, gamma, float(gamma_ratio), float(ratio), how, odds)
+    gamma_ratio, ratio = (cost(space, each, limit.measure) / limit.most for each in (gamma, found))
+    return Decoded(found, gamma, gamma_ratio, ratio, how, odds)
 
 
 def scores_of(space: Space, log_pi: np.ndarray) -> list[np.ndarray]:
