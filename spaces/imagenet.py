@@ -67,17 +67,29 @@ def tiny_imagenet(
     widen: float = 0.5,
     kernel: int = 3,
     operators: bool = False,
+    image: int = 64,
+    classes: int = 200,
     widths: Sequence[float] = WIDTHS,
     bitwidths: Sequence[int] = BITWIDTHS,
     sparsities: Sequence[float] = SPARSITIES,
 ) -> Space:
-    """MobileNetV2 with 200 classes on 64x64 images, for one machine; arguments as of `imagenet`.
+    """MobileNetV2 with 200 classes on 64x64 images, for one machine.
 
-    The first two strides are 1, so that the last maps are 4x4.
+    The second stage has stride 1, so that the last maps are 4x4; of images of 32x32, 2x2.
+
+    Args:
+        image: height and width of the image.
+        classes: how many there are; 100 and images of 32x32 go with ``cifar100``'s data.
+        widen, kernel, operators, widths, bitwidths, sparsities: as of `imagenet`.
+
+    Raises:
+        ConfigError: a size is out of range.
     """
-    net = _builder("tiny_imagenet", 64, widths, bitwidths, sparsities, ["0.1MB", "0.2MB"])
+    integer("image of tiny_imagenet", image, 16, 1024)
+    integer("classes of tiny_imagenet", classes, 2, 10**5)
+    net = _builder("tiny_imagenet", image, widths, bitwidths, sparsities, ["0.1MB", "0.2MB"])
     stages = tuple((t, c, n, 1 if c == 24 else stride) for t, c, n, stride in STAGES)
-    return _mobilenet(net, 200, widen, kernel, operators, None, 2, stages)
+    return _mobilenet(net, classes, widen, kernel, operators, None, 2, stages)
 
 
 def _builder(
