@@ -5,18 +5,22 @@
     python benches/training.py digits [--seeds 5]
     python benches/training.py number-format [--seeds 10]
     python benches/training.py speed [--seeds 10]
+    python benches/training.py files [--seeds 5]
 
 Raw figures go to ``benches/results``. Torch has one thread; times are CPU seconds of the process.
 Errors are standard errors over the seeds; each seed has first weights, order and draws of its own.
 For "speed" the two precisions are measured in turn on random images, so that the ratio says more
 than either figure. For "number-format" networks that are pruned and not quantized are the control.
+"files" is of the 200 images of NPUSIM_DATA/sr/BSDS200, as JPEGs of 500x375 pixels.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,8 @@ from torch import Tensor
 
 import spaces
 from npusim.report.plots import matplotlib_module
-from searchers.data.splits import Split
+from searchers.data.image_files import N_TRIES, N_UNIFORMS, ImageFiles
+from searchers.data.splits import Split, open_image, require
 from searchers.data.super_resolution import Pairs
 from searchers.training.loop import Training
 from searchers.training.recipes import Recipe, get
@@ -189,6 +194,7 @@ def noise_task(space: Space, recipe: Recipe, n_batches: int) -> Task:
     n = n_batches * recipe.batch_size
     images = noise.integers(0, 256, (n, height, width, depth), np.uint8)
     classes = noise.integers(0, N_CLASSES, n)
+    recipe = recipe.but(crop_area=1.0)
     return Classification(Split(images, classes, (128.0,), (64.0,)), recipe, device)
 
 
@@ -210,6 +216,38 @@ def bench_speed(seeds: range) -> Iterator[dict[str, Any]]:
                     "precision": precision,
                     "seed": seed,
                     "images_per_cpu_s": round(rate, 1),
+                }
+
+
+def bench_files(seeds: range) -> Iterator[dict[str, Any]]:
+    """JPEGs a CPU second that are read as ImageNet's, beside the network that is trained on them.
+
+    Rates by the clock are with all cores.
+    """
+    space, recipe = spaces.get("imagenet"), get("imagenet").but(epochs=1, batch_size=16)
+    source = require(Path(os.environ["NPUSIM_DATA"]) / "sr" / "BSDS200", "bsds200", "see load")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.jpg" for i in range(200)]
+        for path, png in zip(paths, sorted(source.iterdir()), strict=True):
+            open_image(png).resize((500, 375)).save(path, quality=95)
+        files = ImageFiles(paths, 224)
+        for seed in seeds:
+            uniforms = np.random.default_rng(seed).random((200, N_TRIES, N_UNIFORMS))
+            noise = noise_task(space, recipe, n_batches=3)
+            net = build(space, space.largest(), torch.Generator().manual_seed(seed))
+            ways: dict[str, tuple[int, Callable[[], object]]] = {
+                "random resized crops": (200, lambda drawn=uniforms: files.crops(drawn, 0.08)),
+                "middles": (200, lambda: np.asarray(files)),
+                "training": (48, Training(net, noise, recipe, seed, quantized=False).run),
+            }
+            for name, (n_images, do) in ways.items():
+                wall_s, cpu_s = time.perf_counter(), time.process_time()
+                do()
+                yield {
+                    "what": name,
+                    "seed": seed,
+                    "images_per_cpu_s": round(n_images / (time.process_time() - cpu_s), 1),
+                    "images_per_s": round(n_images / (time.perf_counter() - wall_s), 1),
                 }
 
 
@@ -247,6 +285,7 @@ BENCHES = {
         ("accuracy", "loss", "levels", "norm_growth", "kept_norm_growth"),
     ),
     "speed": (bench_speed, 10, ("network", "precision"), ("images_per_cpu_s",)),
+    "files": (bench_files, 5, ("what",), ("images_per_cpu_s", "images_per_s")),
 }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets that candidates are trained on, split once and for all, in memory as whole arrays."""
+"""Data sets that candidates are trained on, split once and for all: arrays, or files to read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from npusim.errors import ConfigError, UnknownNameError
 from searchers.data.cifar import cifar100
 from searchers.data.digits import digits
-from searchers.data.folders import tiny_imagenet
+from searchers.data.folders import imagenet, tiny_imagenet
 from searchers.data.splits import DataSet as DataSet
 from searchers.data.splits import Split as Split
 from searchers.data.super_resolution import Pairs as Pairs
@@ -25,6 +25,7 @@ DATA_SETS = {
     "cifar100": cifar100,
     "digits": digits,
     "div2k": div2k,
+    "imagenet": imagenet,
     "tiny_imagenet": tiny_imagenet,
 }
 """Data sets by the name that a space gives in `Space.data_set`."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npusim.errors import ConfigError, MissingExtraError
+from npusim.errors import ConfigError, FormatError, MissingExtraError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from searchers.data.image_files import ImageFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,30 +22,30 @@ class Split:
     """Images [N, H, W, C], their classes i64 [N], and the scale that networks see them in.
 
     Args:
-        images: pixels, u8 or f32.
+        images: pixels, u8 or f32, or files that are read when they are asked for.
         labels: classes from 0.
         mean, std: by channel, or one for all: a network's input is ``(pixel - mean) / std``.
     """
 
-    images: np.ndarray
+    images: np.ndarray | ImageFiles
     labels: np.ndarray
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
     def __add__(self, other: Split) -> Split:
-        return Split(
-            np.concatenate((self.images, other.images)),
-            np.concatenate((self.labels, other.labels)),
-            self.mean,
-            self.std,
-        )
+        labels = np.concatenate((self.labels, other.labels))
+        if isinstance(self.images, np.ndarray):
+            images = np.concatenate((self.images, np.asarray(other.images)))
+            return Split(images, labels, self.mean, self.std)
+        assert not isinstance(other.images, np.ndarray)
+        return Split(self.images + other.images, labels, self.mean, self.std)
 
     def __getitem__(self, rows: np.ndarray | slice) -> Split:
         return Split(self.images[rows], self.labels[rows], self.mean, self.std)
 
     def inputs(self) -> np.ndarray:
         """Images as networks see them, f32 [N, H, W, C]."""
-        pixels = self.images.astype(np.float32)
+        pixels = np.asarray(self.images).astype(np.float32)
         return (pixels - np.float32(self.mean)) / np.float32(self.std)
 
 
@@ -78,20 +84,23 @@ def require(path: Path, data_set: str, how: str) -> Path:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image file as u8 [H, W, 3].
+    """An image file as u8 [H, W, 3]; raises as `open_image`."""
+    return np.asarray(open_image(path))
+
+
+def open_image(path: Path) -> Image:
+    """An image file, decoded, in red, green and blue.
 
     Raises:
         FormatError: it cannot be read.
         MissingExtraError: Pillow is not installed.
     """
-    from npusim.errors import FormatError
-
     try:
         from PIL import Image
     except ImportError as error:
         raise MissingExtraError("image files", "search", error) from error
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return image.convert("RGB")
     except (OSError, SyntaxError) as error:  # Pillow raises the latter for broken PNGs
         raise FormatError(f"{path} must be an image, got {error}") from None

@@ -17,10 +17,10 @@ from torch import Tensor
 import spaces
 from npusim.deployment import Codes, Outputs
 from npusim.errors import ConfigError
-from searchers.data import DataSet, Pairs, Split, SuperResolutionData, load
+from searchers.data import DataSet, Pairs, Split, SuperResolutionData
 from searchers.data.quality import psnr
 from searchers.store import read_json
-from searchers.training.tasks import PEAK, scale_of
+from searchers.training.tasks import PEAK, load_for, scale_of
 from spaces.nets import CandidateNet, build
 from spaces.nets.activations import Mode
 from spaces.nets.candidate_net import observe_activations
@@ -53,9 +53,9 @@ class Data:
         """The data set.
 
         Raises:
-            ConfigError, FormatError: as `searchers.data.load`.
+            ConfigError, FormatError: as `searchers.training.tasks.load_for`.
         """
-        return load(self.name or net.space.data_set, self.directory)
+        return load_for(net.space, self.name, self.directory)
 
 
 def load_trained(source: Path, options: Mapping[str, Any], data: Data) -> CandidateNet:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from npusim.errors import ConfigError
+from searchers.training.ahead import Ahead
 from searchers.training.group import Group
 from searchers.training.plan import Plan, seed_of
 from searchers.training.recipes import Recipe
@@ -81,7 +82,7 @@ class Training:
         self.plan = Plan(recipe, recipe.epochs * self.batches)
         self.progress = Progress()
         self.device = next(net.parameters()).device
-        self._draws = torch.Generator()
+        self._epoch_order: tuple[int, Tensor] = (-1, torch.empty(0))
         self._weights = list(net.weights().values())
         noise = torch.Generator(self.device)
         for weight in self._weights:
@@ -109,32 +110,36 @@ class Training:
         """
         progress = self.progress
         wall, cpu = time.perf_counter(), time.process_time()
-        order = torch.empty(0)
-        while progress.step < self.plan.n_steps:
-            epoch, batch = divmod(progress.step, self.batches)
-            if batch == 0 or not len(order):
-                order = self._order(epoch)
-            size = self.recipe.batch_size
-            progress.loss += self._step(order[batch * size : (batch + 1) * size])
-            progress.step += 1
-            now = time.perf_counter(), time.process_time()
-            progress.wall_s += now[0] - wall
-            progress.cpu_s += now[1] - cpu
-            wall, cpu = now
-            if batch + 1 == self.batches:
-                self._end_epoch(epoch)
-                on_epoch(progress)
-            on_step(progress)
+        with Ahead(self._batch, self.plan.n_steps, self.task.n_ahead) as batches:
+            while progress.step < self.plan.n_steps:
+                epoch, batch = divmod(progress.step, self.batches)
+                progress.loss += self._step(*batches[progress.step])
+                progress.step += 1
+                now = time.perf_counter(), time.process_time()
+                progress.wall_s += now[0] - wall
+                progress.cpu_s += now[1] - cpu
+                wall, cpu = now
+                if batch + 1 == self.batches:
+                    self._end_epoch(epoch)
+                    on_epoch(progress)
+                on_step(progress)
         self._finish()
 
-    def _step(self, rows: Tensor) -> float:
-        """One step of the optimizer on these samples; returns the loss."""
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of a step."""
+        epoch, batch = divmod(step, self.batches)
+        if self._epoch_order[0] != epoch:
+            self._epoch_order = epoch, self._order(epoch)
+        size = self.recipe.batch_size
+        rows = self._epoch_order[1][batch * size : (batch + 1) * size]
+        draws = torch.Generator().manual_seed(seed_of(self.seed, DRAWS, step))
+        return self.task.batch(rows, draws, self.group)
+
+    def _step(self, inputs: Tensor, targets: Tensor) -> float:
+        """One step of the optimizer; returns the loss."""
         step, recipe = self.progress.step, self.recipe
-        seed = seed_of(self.seed, DRAWS, step)
-        self._draws.manual_seed(seed)
-        self._noise.manual_seed(seed)
+        self._noise.manual_seed(seed_of(self.seed, DRAWS, step))
         self._prepare(step)
-        inputs, targets = self.task.batch(rows, self._draws, self.group)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bfloat16):
             outputs = self.net(inputs)
         loss = self.task.loss(outputs.float(), targets)

@@ -36,6 +36,8 @@ class Recipe:
         bfloat16: products in bfloat16, which some processors are faster in.
         channels_last: maps in memory by pixel rather than by channel.
         crop: pixels that images are padded by at each side before a crop of their size.
+        crop_area: least part of an image's area that random resized crops have; 1 for its middle;
+            for images in files alone.
         flip: mirror half of the images; for super-resolution also turn them.
         patch: height and width of patches in low resolution; for super-resolution alone.
         patches: patches of each image in an epoch; for super-resolution alone.
@@ -69,6 +71,7 @@ class Recipe:
     bfloat16: bool = False
     channels_last: bool = False
     crop: int = 0
+    crop_area: float = 1.0
     flip: bool = False
     patch: int = 32
     patches: int = 32
@@ -95,10 +98,9 @@ class Recipe:
                 raise ConfigError(f"{what} must be in [0, 1), got {getattr(self, what)}")
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate must be more than 0, got {self.learning_rate}")
-        if not 0 < self.quantized_fraction <= 1:
-            raise ConfigError(
-                f"quantized_fraction must be in (0, 1], got {self.quantized_fraction}"
-            )
+        for what in ("quantized_fraction", "crop_area"):
+            if not 0 < getattr(self, what) <= 1:
+                raise ConfigError(f"{what} must be in (0, 1], got {getattr(self, what)}")
         stages = (self.quantize_stage, self.prune_stage)
         if min(stages) < 0 or sum(stages) > 1:
             raise ConfigError(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +16,7 @@ from torch.nn import functional
 
 from npusim.errors import ConfigError
 from searchers.data import DataSet, Pairs, Split, SuperResolutionData, TrainingData, load
+from searchers.data.image_files import N_TRIES, N_UNIFORMS, ImageFiles
 from searchers.data.quality import psnr, ssim
 from searchers.training.group import Group
 from searchers.training.recipes import Recipe
@@ -21,12 +24,22 @@ from spaces.base import LayerKind, Space
 
 PEAK = 255.0
 CALIBRATION_BATCH = 256
+N_AHEAD = 2
+"""Batches of image files that are read ahead."""
+SCORED_PIXELS = 512 * 64 * 64
+"""Most that are scored at once: what maps take grows with them."""
 
 
 class Task(Protocol):
-    """Samples that networks are trained on, by number, and the loss."""
+    """Samples that networks are trained on, by number, and the loss.
+
+    Attributes:
+        n_samples: how many there are.
+        n_ahead: batches to make while others are trained on; for batches that take long.
+    """
 
     n_samples: int
+    n_ahead: int
 
     def batch(
         self, rows: Tensor, generator: torch.Generator, group: Group
@@ -56,12 +69,23 @@ class Classification:
         split: training data.
         recipe: batch size, augmentation and label smoothing.
         device: where batches are made.
+
+    Raises:
+        ConfigError: the recipe has random resized crops, and images are not in files.
     """
 
     def __init__(self, split: Split, recipe: Recipe, device: torch.device):
         self.n_samples = len(split.labels)
         self._recipe, self._device = recipe, device
-        self._images = torch.from_numpy(split.images).to(device)  # [N, H, W, C]
+        self._images: Tensor | ImageFiles  # [N, H, W, C]
+        if isinstance(split.images, ImageFiles):
+            self._images, self.n_ahead = split.images, N_AHEAD
+        else:
+            self._images, self.n_ahead = torch.from_numpy(split.images).to(device), 0
+            if recipe.crop_area != 1:
+                raise ConfigError(
+                    f"crop_area must be 1 for images that are not files, got {recipe.crop_area}"
+                )
         self._labels = torch.from_numpy(split.labels).to(device)
         self._mean = torch.tensor(split.mean, device=device)
         self._std = torch.tensor(split.std, device=device)
@@ -74,8 +98,11 @@ class Classification:
         shift = torch.randint(0, 2 * crop + 1, (2, len(rows)), generator=generator)
         mirrored = torch.rand(len(rows), generator=generator) < 0.5
         mirrored &= self._recipe.flip
+        drawn = None
+        if self._recipe.crop_area != 1:
+            drawn = group.part(torch.rand(len(rows), N_TRIES, N_UNIFORMS, generator=generator))
         rows, mirrored = group.part(rows).to(self._device), group.part(mirrored).to(self._device)
-        images = self._images[rows]
+        images = self._pixels(rows, drawn)
         if crop or self._recipe.flip:
             y, x = (group.part(each).to(self._device) for each in shift)
             images = _cropped(images, y, x, mirrored, crop)
@@ -91,7 +118,18 @@ class Classification:
         """Images in an order of their own, always the same: where they lie by class."""
         order = torch.randperm(self.n_samples, generator=torch.Generator().manual_seed(0))
         for rows in order[:n].split(CALIBRATION_BATCH):
-            yield self._scaled(self._images[rows.to(self._device)])
+            yield self._scaled(self._pixels(rows.to(self._device)))
+
+    def _pixels(self, rows: Tensor, drawn: Tensor | None = None) -> Tensor:
+        """Images u8 [N, H, W, C], whole ones or, in files, the crops that `drawn` decides."""
+        if isinstance(self._images, Tensor):
+            return self._images[rows]
+        files = self._images[rows.cpu().numpy()]
+        if drawn is None:
+            found = np.asarray(files)
+        else:
+            found = files.crops(drawn.numpy(), self._recipe.crop_area)
+        return torch.from_numpy(found).to(self._device)
 
     def _scaled(self, images: Tensor) -> Tensor:
         inputs = (images.float() - self._mean) / self._std
@@ -115,6 +153,7 @@ def classification_score(net: nn.Module, split: Split, batch_size: int = 512) ->
     """``accuracy`` in 0..1 and ``loss``, mean cross entropy in nats, of a network in evaluation."""
     net.eval()
     device = next(net.parameters()).device
+    batch_size = max(1, min(batch_size, SCORED_PIXELS // math.prod(split.images.shape[1:3])))
     n_right, total = 0, 0.0
     for start in range(0, len(split.labels), batch_size):
         part = split[slice(start, start + batch_size)]
@@ -135,6 +174,8 @@ class SuperResolution:
         recipe: batch size, patches and augmentation.
         device: where batches go.
     """
+
+    n_ahead = 0
 
     def __init__(self, pairs: Pairs, scale: int, recipe: Recipe, device: torch.device):
         self.n_samples = len(pairs) * recipe.patches
@@ -214,18 +255,42 @@ def load_for(
         directory: of data sets; None for NPUSIM_DATA.
 
     Raises:
-        ConfigError: it has images where classes are needed, or the reverse; see also
-            `searchers.data.load`.
+        ConfigError: it has images where classes are needed, or the reverse, or images of another
+            size, or more classes than the networks; see also `searchers.data.load`.
         UnknownNameError: no such data set.
     """
-    data = load(data_set or space.data_set, directory)
+    data_set = data_set or space.data_set
+    data = load(data_set, directory)
     pictures = space.layers[-1].kind is not LayerKind.DENSE
     if pictures != isinstance(data, SuperResolutionData):
         raise ConfigError(
             f"data set of space {space.name!r} must be of "
-            f"{'images' if pictures else 'images with classes'}, got {data_set or space.data_set!r}"
+            f"{'images' if pictures else 'images with classes'}, got {data_set!r}"
         )
+    if isinstance(data, DataSet):
+        parts = (data.train, data.validation, data.test)
+        return DataSet(*(_for_space(part, space, data_set) for part in parts))
     return data
+
+
+def _for_space(split: Split, space: Space, data_set: str) -> Split:
+    """With images of the space's size: files are read at any, arrays have one."""
+    wanted, images = space.image_shape, split.images
+    if isinstance(images, ImageFiles) and wanted == (wanted[0], wanted[0], 3):
+        images = images.of_side(wanted[0])
+    if images.shape[1:] != wanted:
+        raise ConfigError(
+            f"images of data set {data_set!r} must be {'x'.join(map(str, wanted))} as in space "
+            f"{space.name!r}, got {'x'.join(map(str, images.shape[1:]))}"
+        )
+    n_classes = space.depths[space.layers[-1].name].full
+    found = int(split.labels.max()) + 1
+    if found > n_classes:
+        raise ConfigError(
+            f"data set {data_set!r} must have at most the {n_classes} classes of space "
+            f"{space.name!r}, got {found}"
+        )
+    return dataclasses.replace(split, images=images)
 
 
 def task_on(data: TrainingData, space: Space, recipe: Recipe, device: torch.device) -> Task:

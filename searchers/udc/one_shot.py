@@ -186,7 +186,9 @@ class OneShotSearch:
     @cached_property
     def validation(self) -> Task:
         """What may be validated on, as it is: not augmented."""
-        return self._task(self.context.data()[1], self._recipe.but(crop=0, flip=False))
+        return self._task(
+            self.context.data()[1], self._recipe.but(crop=0, crop_area=1.0, flip=False)
+        )
 
     @property
     def _recipe(self) -> Recipe:

@@ -15,7 +15,7 @@ RECIPE = Recipe(epochs=1, batch_size=10, optimizer="sgd", learning_rate=0.1)
 
 
 def test_those_that_come_with_npusim_are_whole():
-    assert {"cifar100", "digits", "super_resolution", "tiny_imagenet"} <= set(recipes())
+    assert {"cifar100", "digits", "imagenet", "super_resolution", "tiny_imagenet"} <= set(recipes())
     assert get("cifar100").crop == 4
 
 
@@ -46,6 +46,7 @@ def test_files_of_settings_are_read(tmp_path):
         ({"warm_up": -0.1}, r"warm_up must be in \[0, 1\), got -0.1"),
         ({"learning_rate": 0.0}, "learning_rate must be more than 0, got 0.0"),
         ({"quantized_fraction": 0.0}, r"quantized_fraction must be in \(0, 1\], got 0.0"),
+        ({"crop_area": 1.1}, r"crop_area must be in \(0, 1\], got 1.1"),
         ({"quantize_stage": 0.8}, "at most 1 together, got 0.8 and 0.4"),
         ({"optimizer": "adam"}, "optimizer must be one of adamw, sgd, got 'adam'"),
         ({"number_format": "p"}, "number_format must be one of q, q-hat, got 'p'"),

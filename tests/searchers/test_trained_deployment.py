@@ -153,7 +153,7 @@ class TestPatches:
 
     def test_are_the_middles_of_images_that_are_large_enough(self, net, monkeypatch):
         data = Pictures([9, 7, 8])
-        monkeypatch.setattr(trained, "load", lambda name, directory: data)
+        monkeypatch.setattr(trained, "load_for", lambda space, name, directory: data)
         samples = trained.read_samples(net, trained.Data(), 5)
         assert samples.inputs.shape == (2, 8, 8, 1)
         assert samples.high.shape == (2, 16, 16)
@@ -163,7 +163,7 @@ class TestPatches:
         assert samples.score(perfect + 0.1)["psnr"] == pytest.approx(20, abs=1)
 
     def test_are_run_as_others_are(self, net, monkeypatch):
-        monkeypatch.setattr(trained, "load", lambda name, directory: Pictures([9]))
+        monkeypatch.setattr(trained, "load_for", lambda space, name, directory: Pictures([9]))
         samples = trained.read_samples(net, trained.Data(), 5)
         (codes,) = trained.input_codes(net, samples)
         assert codes[0].shape == (1, 8, 8, 1)
@@ -174,7 +174,7 @@ class TestPatches:
         np.testing.assert_allclose(found, expected[0, 0], atol=1e-5)
 
     def test_must_be_in_one_image_at_least(self, net, monkeypatch):
-        monkeypatch.setattr(trained, "load", lambda name, directory: Pictures([7]))
+        monkeypatch.setattr(trained, "load_for", lambda space, name, directory: Pictures([7]))
         with pytest.raises(ConfigError, match=r"images must be at least 8x8 in low resolution"):
             trained.read_samples(net, trained.Data(), 5)
         with pytest.raises(ConfigError, match=r"images must be at least 8x8"):

@@ -142,7 +142,7 @@ CHANGES = {
 
 def test_each_setting_changes_the_training():
     names = {field.name for field in dataclasses.fields(Recipe)}
-    assert names - set(CHANGES) == {"channels_last", "patch", "patches"}
+    assert names - set(CHANGES) == {"channels_last", "crop_area", "patch", "patches"}
     before = trained()["blocks.conv1.weight.theta"]
     for name, value in CHANGES.items():
         after = trained(recipe=RECIPE.but(**{name: value}))["blocks.conv1.weight.theta"]

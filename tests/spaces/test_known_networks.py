@@ -207,6 +207,8 @@ class TestNasBenchMacro:
         ),
         ("imagenet", {"widen": 0}, r"widen of imagenet must be in 0.05..8, got 0"),
         ("tiny_imagenet", {"kernel": 0}, r"kernel of tiny_imagenet must be in 1..15, got 0"),
+        ("tiny_imagenet", {"image": 8}, r"image of tiny_imagenet must be in 16..1024, got 8"),
+        ("tiny_imagenet", {"classes": 1}, r"classes of tiny_imagenet must be in 2..100000, got 1"),
         ("super_resolution", {"scale": 3}, "scale of super_resolution must be 2 or 4, got 3"),
         ("super_resolution", {"head": "deconv"}, "head of super_resolution must be one of"),
         ("super_resolution", {"activation": "gelu"}, "activation of super_resolution must be one"),
