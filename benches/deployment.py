@@ -31,9 +31,8 @@ from npusim.hardware import machine
 from npusim.network import Network
 from npusim.weights.conditioning import least_error_clip
 from npusim.weights.format import WEIGHT_MAX
-from searchers.deployment.trained import Data, load_trained
+from searchers.deployment import trained
 from spaces.cli import parse_option
-from spaces.costs import cost
 from spaces.export import export
 from spaces.nets import CandidateNet, CompressedWeight, build
 from spaces.nets.candidate_net import observe_activations, recalibrate
@@ -89,14 +88,13 @@ def sizes(title: str, net: CandidateNet, network: Network) -> dict[str, Any]:
     found = compress(network, machine().npu, encoders=("regor", "legacy", "tight")).stored
     names = ("entropy", "regor", "legacy", "tight")
     n_bytes = {f"{name}_bytes": sum(each.n_bytes[name] for each in found) for name in names}
-    eq4_bytes = math.ceil(cost(net.space, net.candidate, "size_bits") / 8)
     n_coded = sum(each.n_coded for each in found)
     return {
         "network": title,
         "n_weights": network.n_weights,
         "n_coded": n_coded,
         "n_zeros": sum(each.n_zeros for each in found),
-        "eq4_bytes": eq4_bytes,
+        "eq4_bytes": trained.eq4_bytes(net),
         **n_bytes,
     }
 
@@ -128,7 +126,7 @@ def rows(directories: list[Path], options: dict[str, Any]) -> Iterator[dict[str,
                 kind = {"bits": bitwidth, "number_format": number_format, "nonzeros": sparsity}
                 yield kind | (measured(title, net) if whole else sizes(title, net, export(net)))
     for directory in directories:
-        net = load_trained(directory, options, Data().of(directory))
+        net = trained.load_trained(directory, options, trained.Data().of(directory))
         (offset,) = {each.offset for each in net.weights().values()}
         kind = {"bits": None, "number_format": "q-hat" if offset else "q", "nonzeros": None}
         yield kind | measured(directory.name, net)

@@ -101,7 +101,7 @@ class Deployment:
         model: name of the network.
         npu, system_config, memory_mode: names of the machine's parts.
         n_weights: elements of weight tensors.
-        eq4_bytes: [UDC] eq. (4), mask-aware.
+        eq4_bytes: [UDC] eq. (4), mask-aware, in the 8 bits at most that are deployed.
         entropy_bytes: order-0 entropy of the coded values.
         stream_bytes: of the weight streams, in the slices that the compiler makes.
         flash_bytes, sram_peak_bytes, total_cycles: see `npusim.cost.result.Cost`.

@@ -89,7 +89,7 @@ class TestMeasures:
         record = report.to_json(found, [], 0, "none")
         assert record["vela_flash_bytes"] == record["flash_bytes"]
         titles = report.size_table(found).columns[0].cells
-        assert next(iter(titles)) == "eq. (4), mask-aware"
+        assert next(iter(titles)) == "eq. (4), mask-aware, at most 8 bits"
 
     def test_leave_out_a_compiler_that_is_not_there(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "ethosu", None)

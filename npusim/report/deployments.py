@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _TITLES = {
-    "eq4_bytes": "eq. (4), mask-aware",
+    "eq4_bytes": "eq. (4), mask-aware, at most 8 bits",
     "entropy_bytes": "order-0 entropy",
     "stream_bytes": "weight streams",
     "flash_bytes": "flash",

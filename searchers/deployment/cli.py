@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -160,14 +159,11 @@ def _trained(run: str, options: Mapping[str, Any], target: Machine) -> str:
     """A trained candidate on test data."""
     from npusim import deployment
     from npusim.deployment import Runtime
-    from spaces.costs import cost
+    from searchers.deployment import trained
 
     net, data = _load(Path(run), options["options_of_space"], options["data_set"], options["data"])
     network = _exported(net, options["fine_bias"], options["average_pool"], data)
-    size_bits = cost(net.space, net.candidate, "size_bits")
-    found = deployment.measure(network, target, eq4_bytes=math.ceil(size_bits / 8))
-    from searchers.deployment import trained
-
+    found = deployment.measure(network, target, trained.eq4_bytes(net))
     samples = trained.read_samples(net, data, options["samples"] or N_TESTED)
 
     def score(outputs: Outputs) -> dict[str, float]:

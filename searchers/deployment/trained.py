@@ -17,10 +17,12 @@ from torch import Tensor
 import spaces
 from npusim.deployment import Codes, Outputs
 from npusim.errors import ConfigError
+from npusim.weights.expected import BITS_MAX
 from searchers.data import DataSet, Pairs, Split, SuperResolutionData
 from searchers.data.quality import psnr
 from searchers.store import read_json
 from searchers.training.tasks import PEAK, load_for, scale_of
+from spaces.costs import cost
 from spaces.nets import CandidateNet, build
 from spaces.nets.activations import Mode
 from spaces.nets.candidate_net import observe_activations
@@ -191,6 +193,14 @@ def input_codes(net: CandidateNet, samples: Samples) -> list[list[Codes]]:
     codes = np.rint(samples.inputs / np.float32(grid.scale)) + grid.zero_point
     codes = np.clip(codes, -128, 127).astype(np.int8)
     return [[each[None]] for each in codes]
+
+
+def eq4_bytes(net: CandidateNet) -> int:
+    """[UDC] eq. (4), mask-aware, of a network's weights as they are deployed: 8 bits at most."""
+    wide_bits = sum(
+        each.n_nonzero * max(0, each.bitwidth - BITS_MAX) for each in net.weights().values()
+    )
+    return -(-(cost(net.space, net.candidate, "size_bits") - wide_bits) // 8)
 
 
 @torch.no_grad()
