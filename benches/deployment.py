@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Candidates deployed: codes beside LiteRT's, eq. (4) and streams beside what Vela encodes.
 
-    python benches/deployment.py [RUN ...] [-o KEY=VALUE ...] [--out FILE.json]
+    python benches/deployment.py [RUN ...] [-o KEY=VALUE ...] [--runs-alone] [--out FILE.json]
 
 Networks of normally distributed weights, half of them pruned, at 3 to 6 bits in number format
 Q-hat, their batch norm and int8 grids from random images; of the same in format Q, and with 60 % of
 the weights pruned, sizes alone. RUNs are directories of trainings ("npusim train"), measured too,
-on random codes; options are those of their space, for files of networks that do not say it. Beside
-Vela's streams there are those of its encoder before version 5, "legacy", and of ours, "tight". Raw
-results of one run are in results/deployment.json.
+on random codes, or alone; options are those of their space, for files of networks that do not say
+it. Those trained in floating point are pruned and quantized as they are as well, without training
+on, for their sizes. Beside Vela's streams there are those of its encoder before version 5,
+"legacy", and of ours, "tight". Raw results of one run are in results/deployment.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -36,6 +38,7 @@ from spaces.cli import parse_option
 from spaces.export import export
 from spaces.nets import CandidateNet, CompressedWeight, build
 from spaces.nets.candidate_net import observe_activations, recalibrate
+from spaces.nets.modules import Weighted
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "digits": ("digits", {}),
@@ -47,6 +50,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 BITWIDTHS = (3, 4, 5, 6)
 FORMATS = (("q-hat", 0.5), ("q-hat", 0.4), ("q", 0.5))
 """Number formats, fractions of non-zeros; of all but the first sizes alone."""
+NONZEROS = (0.5, 0.4)
+"""Fractions that are left of networks trained in floating point."""
 N_SAMPLES = 4
 
 
@@ -83,6 +88,22 @@ def untrained(
     return net
 
 
+@torch.no_grad()
+def compressed(net: CandidateNet, bitwidth: int, sparsity: float) -> CandidateNet:
+    """A network trained in floating point, pruned and quantized in format Q-hat as it is."""
+    for block in net.modules():
+        if isinstance(block, Weighted):
+            theta = block.weight.theta
+            n_nonzero = max(1, round(sparsity * theta.numel()))
+            new = CompressedWeight(tuple(theta.shape), bitwidth, n_nonzero, torch.Generator())
+            new.offset = True
+            new.theta.copy_(theta)
+            new.prune(1.0)
+            set_range(new)
+            block.weight = new
+    return net
+
+
 def sizes(title: str, net: CandidateNet, network: Network) -> dict[str, Any]:
     """What eq. (4), the entropy and three encoders say of a network, in bytes."""
     found = compress(network, machine().npu, encoders=("regor", "legacy", "tight")).stored
@@ -116,8 +137,8 @@ def measured(title: str, net: CandidateNet) -> dict[str, Any]:
     }
 
 
-def rows(directories: list[Path], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All figures, one after the other."""
+def rows_of_untrained() -> Iterator[dict[str, Any]]:
+    """All figures of networks that nobody trained."""
     for title, (name, own) in NETWORKS.items():
         for bitwidth in BITWIDTHS:
             for number_format, sparsity in FORMATS:
@@ -125,11 +146,21 @@ def rows(directories: list[Path], options: dict[str, Any]) -> Iterator[dict[str,
                 whole = (number_format, sparsity) == FORMATS[0]
                 kind = {"bits": bitwidth, "number_format": number_format, "nonzeros": sparsity}
                 yield kind | (measured(title, net) if whole else sizes(title, net, export(net)))
+
+
+def rows_of_trained(directories: list[Path], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All figures of trainings."""
     for directory in directories:
         net = trained.load_trained(directory, options, trained.Data().of(directory))
         (offset,) = {each.offset for each in net.weights().values()}
         kind = {"bits": None, "number_format": "q-hat" if offset else "q", "nonzeros": None}
         yield kind | measured(directory.name, net)
+        if any(each.quantizes for each in net.weights().values()):
+            continue
+        for bitwidth, sparsity in itertools.product(BITWIDTHS, NONZEROS):
+            kind = {"bits": bitwidth, "number_format": "q-hat", "nonzeros": sparsity}
+            net = compressed(net, bitwidth, sparsity)
+            yield kind | sizes(f"{directory.name}, compressed", net, export(net))
 
 
 def line(found: dict[str, Any]) -> str:
@@ -160,6 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("-o", "--option", action="append", default=[])
+    parser.add_argument("--runs-alone", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -169,7 +201,9 @@ def main() -> None:
         f"{'cycles':>6}\n{'':56} {'entropy':>7} {'%':>7} {'%':>7} {'%':>7}"
     )
     found = []
-    for each in rows(arguments.runs, dict(map(parse_option, arguments.option))):
+    of_runs = rows_of_trained(arguments.runs, dict(map(parse_option, arguments.option)))
+    untrained_first = () if arguments.runs_alone else rows_of_untrained()
+    for each in itertools.chain(untrained_first, of_runs):
         found.append(each)
         print(line(each), flush=True)
     if arguments.out is not None:

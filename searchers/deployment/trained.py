@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,12 @@ import spaces
 from npusim.deployment import Codes, Outputs
 from npusim.errors import ConfigError
 from npusim.weights.expected import BITS_MAX
+from npusim.weights.measures import mask_aware_bits
 from searchers.data import DataSet, Pairs, Split, SuperResolutionData
 from searchers.data.quality import psnr
 from searchers.store import read_json
 from searchers.training.tasks import PEAK, load_for, scale_of
-from spaces.costs import cost
+from spaces.costs import ROUNDING_BITS
 from spaces.nets import CandidateNet, build
 from spaces.nets.activations import Mode
 from spaces.nets.candidate_net import observe_activations
@@ -197,10 +199,12 @@ def input_codes(net: CandidateNet, samples: Samples) -> list[list[Codes]]:
 
 def eq4_bytes(net: CandidateNet) -> int:
     """[UDC] eq. (4), mask-aware, of a network's weights as they are deployed: 8 bits at most."""
-    wide_bits = sum(
-        each.n_nonzero * max(0, each.bitwidth - BITS_MAX) for each in net.weights().values()
-    )
-    return -(-(cost(net.space, net.candidate, "size_bits") - wide_bits) // 8)
+    size_bits = 0
+    for weight in net.weights().values():
+        n = weight.theta.numel()
+        bits = n * mask_aware_bits(min(weight.bitwidth, BITS_MAX), weight.n_nonzero / n)
+        size_bits += math.ceil(float(bits) - ROUNDING_BITS)
+    return math.ceil(size_bits / 8)
 
 
 @torch.no_grad()
