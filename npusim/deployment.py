@@ -103,6 +103,7 @@ class Deployment:
         n_weights: elements of weight tensors.
         eq4_bytes: [UDC] eq. (4), mask-aware, in the 8 bits at most that are deployed.
         entropy_bytes: order-0 entropy of the coded values.
+        tight_bytes: of the weight streams by our encoder ``tight``, each layer in one slice.
         stream_bytes: of the weight streams, in the slices that the compiler makes.
         flash_bytes, sram_peak_bytes, total_cycles: see `npusim.cost.result.Cost`.
         compiled: what Arm's compiler says; None where it is not installed.
@@ -115,6 +116,7 @@ class Deployment:
     n_weights: int
     eq4_bytes: int
     entropy_bytes: int
+    tight_bytes: int
     stream_bytes: int
     flash_bytes: int
     sram_peak_bytes: int
@@ -160,19 +162,21 @@ def measure(network: Network, target: Machine, eq4_bytes: int | None = None) -> 
     on_cpu = [f"{op.source_op} {op.source!r} ({op.obstacle})" for op in cost.ops if op.obstacle]
     if on_cpu:
         raise _fell_back(network, on_cpu)
-    sizes = compress(network, target.npu, encoders=()).stored
+    sizes = compress(network, target.npu, encoders=("tight",)).stored
     compiled = _compiled(network, target)
     if compiled is not None and compiled.n_cpu_ops:
         raise _fell_back(network, [f"{kind} (by Arm's compiler)" for kind in compiled.cpu_kinds])
-    bounds = {name: sum(layer.n_bytes[name] for layer in sizes) for name in ("eq4", "entropy")}
+    names = ("eq4", "entropy", "tight")
+    n_bytes = {name: sum(layer.n_bytes[name] for layer in sizes) for name in names}
     return Deployment(
         model=network.name,
         npu=target.npu.name,
         system_config=target.system.name,
         memory_mode=target.mode.name,
         n_weights=network.n_weights,
-        eq4_bytes=bounds["eq4"] if eq4_bytes is None else eq4_bytes,
-        entropy_bytes=bounds["entropy"],
+        eq4_bytes=n_bytes["eq4"] if eq4_bytes is None else eq4_bytes,
+        entropy_bytes=n_bytes["entropy"],
+        tight_bytes=n_bytes["tight"],
         stream_bytes=cost.weights_encoded_bytes,
         flash_bytes=cost.flash_bytes,
         sram_peak_bytes=cost.sram_peak_bytes,

@@ -55,9 +55,11 @@ def csv_text(rows: Sequence[Mapping[str, Any]], header: Sequence[str]) -> str:
 def table_text(parts: Sequence[RenderableType]) -> str:
     """Tables and lines as text, as wide as the terminal; as wide as they are where there is none.
 
-    A terminal too narrow for the numbers gets longer lines, not shorter numbers.
+    A terminal too narrow for columns that must not wrap gets longer lines, not shorter numbers.
     """
+    from rich.cells import cell_len
     from rich.console import Console
+    from rich.table import Table
 
     terminal = sys.stdout.isatty()
     out = io.StringIO()
@@ -71,6 +73,9 @@ def table_text(parts: Sequence[RenderableType]) -> str:
         highlight=False,
     )
     for part in parts if terminal else ():
+        for column in part.columns if isinstance(part, Table) else ():
+            if column.no_wrap:
+                column.min_width = max(map(cell_len, map(str, (column.header, *column.cells))))
         least = console.measure(part, options=console.options.update(width=_WIDE)).minimum
         console.size = (max(console.width, least), console.height)
     for part in parts:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _TITLES = {
-    "eq4_bytes": "eq. (4), mask-aware, at most 8 bits",
+    "eq4_bytes": "eq. (4), ≤ 8 bits",
     "entropy_bytes": "order-0 entropy",
+    "tight_bytes": "streams by tight",
     "stream_bytes": "weight streams",
     "flash_bytes": "flash",
     "sram_peak_bytes": "SRAM",
@@ -33,10 +34,10 @@ def size_table(found: Deployment) -> Table:
     for name, title in _TITLES.items():
         ours = getattr(found, name)
         theirs = getattr(found.compiled, VELA.get(name, ""), None)
-        if theirs is None and found.compiled is not None:  # bounds: of the streams
+        if theirs is None and found.compiled is not None:  # bounds, and ours: of the streams
             theirs = found.compiled.weights_encoded_bytes
         difference = "" if not theirs else f"{100 * (ours / theirs - 1):+.2f} %"
-        bits = f"{8 * ours / found.n_weights:.3f}" if name in list(_TITLES)[:3] else ""
+        bits = f"{8 * ours / found.n_weights:.3f}" if name in list(_TITLES)[:4] else ""
         cells = ("" if theirs is None else f"{theirs:,}", difference, bits)
         table.add_row(title, f"{ours:,}", *cells)
     return table
@@ -49,25 +50,26 @@ def runtime_table(runtimes: Sequence[Runtime], n_samples: int, samples: str) -> 
     table = Table(title=f"outputs for {n_samples:,} {samples}")
     scores = list(dict.fromkeys(name for each in runtimes for name in each.scores))
     trained = any(each.to_torch is not None for each in runtimes)
-    table.add_column("", no_wrap=True)
     agreements = ["as our integers", "as torch"] if trained else ["as our integers"]
-    columns = [column for name in agreements for column in (name, "largest difference")]
-    for name in (*scores, *columns):
+    table.add_column("", no_wrap=True)
+    for name in (*scores, *agreements):
         table.add_column(name, justify="right", no_wrap=True)
     for each in runtimes:
         found = [f"{each.scores[name]:.4f}" if name in each.scores else "" for name in scores]
-        found += _cells(each.to_integers)
-        found += _cells(each.to_torch) if trained else ()
+        found.append(_share(each.to_integers))
+        found += [_share(each.to_torch)] if trained else []
         if any(found):
             table.add_row(each.name, *found)
     return table
 
 
-def _cells(agreement: Agreement | None) -> tuple[str, str]:
+def _share(agreement: Agreement | None) -> str:
+    """How many codes are equal, and by how much the others differ at most."""
     if agreement is None:
-        return "", ""
-    exact = agreement.n_equal == agreement.n_codes
-    return "all" if exact else f"{100 * agreement.share:.2f} %", str(agreement.largest)
+        return ""
+    if agreement.n_equal == agreement.n_codes:
+        return "all"
+    return f"{100 * agreement.share:.2f} %, ±{agreement.largest}"
 
 
 def to_json(

@@ -192,7 +192,7 @@ def _train(
             click.echo(f"{what} with {maps.replace('_', ' ')}: {value:.4f}")
     click.echo(
         f"{results['n_nonzero']} of {results['n_weights']} weights kept; "
-        f"{results['wall_s']:.0f} s ({results['cpu_s']:.0f} s of CPU time). Results in {out}"
+        f"{results['wall_s']:.1f} s ({results['cpu_s']:.1f} s of CPU time). Results in {out}"
     )
 
 

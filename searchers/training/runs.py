@@ -215,14 +215,23 @@ def check(run: Run, directory: Path) -> None:
     found = (stored.get("format"), stored.get("version"))
     if found != (RUN_FORMAT, RUN_VERSION):
         raise FormatError(f"{header} must be {RUN_FORMAT} version {RUN_VERSION}, got {found}")
-    identity = run.identity()
+    before, now = _flat(stored), _flat(run.identity())
     different = [
-        f"{what} must be {json.dumps(stored.get(what))}, got {json.dumps(identity[what])}"
-        for what in identity
-        if stored.get(what) != identity[what]
+        f"{what} must be {json.dumps(before.get(what))}, got {json.dumps(value)}"
+        for what, value in now.items()
+        if before.get(what) != value
     ]
     if different:
         raise ConfigError(f"directory {directory} has another training: {'; '.join(different)}")
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON values by name, those of an object as ``object.name``."""
+    found = {}
+    for name, value in values.items():
+        inner = value if isinstance(value, dict) else {}
+        found |= {f"{name}.{each}": inner[each] for each in inner} or {name: value}
+    return found
 
 
 class _Images:

@@ -13,13 +13,14 @@ from npusim.cli.output import progress, table_text
 from npusim.errors import ConfigError
 
 NUMBERS = [f"{10**n:,}" for n in range(5, 12)]
+SHARE = "82.00 %, ±3"
 
 
 def wide_table() -> Table:
-    table = Table("name", *(f"column {n}" for n in range(len(NUMBERS))))
+    table = Table("name", *(f"column {n}" for n in range(len(NUMBERS))), "share")
     for column in table.columns[1:]:
         column.no_wrap = True
-    table.add_row("[bold]conv[/bold] :smile:", *NUMBERS)
+    table.add_row("[bold]conv[/bold] :smile:", *NUMBERS, SHARE)
     return table
 
 
@@ -31,7 +32,7 @@ def test_names_and_numbers_come_out_as_they_are(monkeypatch, terminal):
     text = table_text([wide_table(), "a line"])
     assert text.endswith("a line\n")
     assert terminal or "[bold]conv[/bold] :smile:" in text  # a narrow terminal wraps names
-    for number in NUMBERS:
+    for number in (*NUMBERS, SHARE):
         assert number in text
 
 

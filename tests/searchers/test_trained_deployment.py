@@ -76,7 +76,7 @@ class TestDeploy:
         code, out, _ = run(capsys, tmp_path, "--samples", 1)
         assert code == 0
         assert "torch, int8 maps" in out
-        (line,) = (line for line in out.splitlines() if "eq. (4), mask-aware, at most 8" in line)
+        (line,) = (line for line in out.splitlines() if "eq. (4), ≤ 8 bits" in line)
         assert "19,056 " in line  # a byte for each weight, not the four of training
 
 
