@@ -3,7 +3,7 @@
 """What training reaches: the digits, and the paper's number format beside the usual one.
 
     python benches/training.py digits [--seeds 5]
-    python benches/training.py number-format [--seeds 10]
+    python benches/training.py number-format [--seeds 10] [--start RUN]
     python benches/training.py speed [--seeds 10]
     python benches/training.py files [--seeds 5]
 
@@ -18,10 +18,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +37,9 @@ from npusim.report.plots import matplotlib_module
 from searchers.data.image_files import N_TRIES, N_UNIFORMS, ImageFiles
 from searchers.data.splits import Split, open_image, require
 from searchers.data.super_resolution import Pairs
+from searchers.store import read_json
 from searchers.training.loop import Training
-from searchers.training.recipes import Recipe, get
+from searchers.training.recipes import Recipe, from_mapping, get
 from searchers.training.runs import Run, scale_of, train
 from searchers.training.tasks import PEAK, Classification, SuperResolution, Task
 from spaces.base import Candidate, Space
@@ -89,33 +93,65 @@ def layer_figures(weight: CompressedWeight, before: Tensor) -> dict[str, float]:
     }
 
 
+def by_format(
+    start: Run, net: Path, recipe: Recipe, seed: int, sparsities: tuple[float, ...]
+) -> Iterator[dict[str, Any]]:
+    """Q, Q-hat and no quantization from the same float network, a row for each layer.
+
+    Args:
+        start: the training that it is of.
+        net: its file.
+        recipe: of finetuning, but for the number format.
+        seed: of finetuning.
+        sparsities: fractions of non-zeros.
+    """
+    dense = load_net(net, start.space)
+    before = {name: weight.theta.detach() for name, weight in dense.weights().items()}
+    for sparsity in sparsities:
+        for name in FORMATS:
+            chosen = candidate(start.space, 32 if name == "none" else 4, sparsity)
+            changed = recipe.but(number_format="q" if name == "none" else name)
+            run = replace(
+                start, candidate=chosen, recipe=changed, seed=seed, quantized=True, start=net
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                results, found = trained(run, Path(folder))
+            for layer, weight in found.weights().items():
+                yield {
+                    "sparsity": sparsity,
+                    "number_format": name,
+                    "seed": seed,
+                    "layer": layer,
+                    "accuracy": results["scores"]["float_maps"]["accuracy"],
+                    "loss": results["loss"],
+                    **layer_figures(weight, before[layer]),
+                }
+
+
 def bench_number_format(seeds: range) -> Iterator[dict[str, Any]]:
-    """Q, Q-hat and no quantization from the same float network, at two sparsities; row by layer."""
-    space = digits(bitwidths=(4, 32))
+    """The formats on the digits, at two sparsities, each seed from a float network of its own."""
+    space, recipe = digits(bitwidths=(4, 32)), get("digits")
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
-            start = Path(folder) / "float"
-            run = Run(space, space.largest(), get("digits"), seed, quantized=False)
-            _, net = trained(run, start)
-            before = {name: weight.theta.detach() for name, weight in net.weights().items()}
-            for sparsity in (0.2, 0.1):
-                for name in FORMATS:
-                    bitwidth = 32 if name == "none" else 4
-                    number_format = "q" if name == "none" else name
-                    recipe = get("digits").but(epochs=20, number_format=number_format)
-                    chosen = candidate(space, bitwidth, sparsity)
-                    run = Run(space, chosen, recipe, seed, start=start / "net.pt")
-                    results, net = trained(run, Path(folder) / f"{sparsity}-{name}")
-                    for layer, weight in net.weights().items():
-                        yield {
-                            "sparsity": sparsity,
-                            "number_format": name,
-                            "seed": seed,
-                            "layer": layer,
-                            "accuracy": results["scores"]["float_maps"]["accuracy"],
-                            "loss": results["loss"],
-                            **layer_figures(weight, before[layer]),
-                        }
+            run = Run(space, space.largest(), recipe, seed, quantized=False)
+            train(run, Path(folder))
+            net = Path(folder) / "net.pt"
+            yield from by_format(run, net, recipe.but(epochs=20), seed, (0.2, 0.1))
+
+
+def bench_formats_from(start: Path, seeds: range) -> Iterator[dict[str, Any]]:
+    """The formats on a network that "npusim train" trained in floating point, at a tenth.
+
+    Two epochs of momentum SGD with the weight decay of the paper's networks on ImageNet.
+    """
+    space = load_net(start / "net.pt").space
+    header = read_json(start / "training.json")
+    recipe = from_mapping(header["recipe"]).but(
+        epochs=2, optimizer="sgd", learning_rate=0.05, weight_decay=4e-5
+    )
+    run = Run(space, space.largest(), recipe, quantized=False, data_set=header["data_set"])
+    for seed in seeds:
+        yield from by_format(run, start / "net.pt", recipe, seed, (0.1,))
 
 
 def by_seed(rows: list[dict[str, Any]], figure: str) -> dict[tuple[Any, ...], float]:
@@ -130,7 +166,8 @@ def by_seed(rows: list[dict[str, Any]], figure: str) -> dict[tuple[Any, ...], fl
 def paired(rows: list[dict[str, Any]]) -> str:
     """What Q-hat changes, seed by seed, as lines of text: growths by what factor."""
     lines = []
-    for sparsity, other in ((0.2, "q"), (0.2, "none"), (0.1, "q"), (0.1, "none")):
+    sparsities = dict.fromkeys(row["sparsity"] for row in rows)
+    for sparsity, other in itertools.product(sparsities, ("q", "none")):
         parts = []
         for figure in ("accuracy", "loss", "levels", "norm_growth", "kept_norm_growth"):
             values = by_seed(rows, figure)
@@ -151,7 +188,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Growth of each layer's norm by format, with standard errors over the seeds."""
     figure = matplotlib_module().figure.Figure(figsize=(8, 3), layout="constrained")
     layers = list(dict.fromkeys(row["layer"] for row in rows))
-    for axes, sparsity in zip(figure.subplots(1, 2, sharey=True), (0.2, 0.1), strict=True):
+    sparsities = list(dict.fromkeys(row["sparsity"] for row in rows))
+    panels = figure.subplots(1, len(sparsities), sharey=True, squeeze=False)[0]
+    for axes, sparsity in zip(panels, sparsities, strict=True):
         for i, (name, label) in enumerate(FORMATS.items()):
             grown = [
                 [
@@ -165,7 +204,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             means = [np.mean(each) for each in grown]
             errors = [np.std(each, ddof=1) / np.sqrt(len(each)) for each in grown]
             axes.bar(np.arange(len(layers)) + 0.27 * i, means, 0.25, yerr=errors, label=label)
-        axes.set_xticks(np.arange(len(layers)) + 0.27, layers)
+        axes.set_xticks(np.arange(len(layers)) + 0.27, layers, rotation=90 * (len(layers) > 9))
         axes.set_title(f"{sparsity:.0%} non-zeros")
     figure.axes[0].set_ylabel("squared norm grows by")
     figure.axes[0].legend()
@@ -294,10 +333,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bench", choices=sorted(BENCHES))
     parser.add_argument("--seeds", type=int, help="repetitions; by default 5 or 10")
+    parser.add_argument("--start", type=Path, help='number-format of this RUN of "npusim train"')
     arguments = parser.parse_args()
     bench, seeds, by, figures = BENCHES[arguments.bench]
+    name = arguments.bench.replace("-", "_")
+    if arguments.start is not None:
+        if bench is not bench_number_format:
+            parser.error(f"--start must go with number-format, got {arguments.bench}")
+        bench, name = partial(bench_formats_from, arguments.start), f"{name}_{arguments.start.name}"
     torch.set_num_threads(1)
-    path = RESULTS / f"training_{arguments.bench.replace('-', '_')}.csv"
+    path = RESULTS / f"training_{name}.csv"
     rows = []
     with path.open("w", newline="") as file:
         for row in bench(range(seeds if arguments.seeds is None else arguments.seeds)):
