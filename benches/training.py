@@ -4,6 +4,7 @@
 
     python benches/training.py digits [--seeds 5]
     python benches/training.py number-format [--seeds 10] [--start RUN]
+    python benches/training.py number-format-sgd [--seeds 10]
     python benches/training.py speed [--seeds 10]
     python benches/training.py files [--seeds 5]
 
@@ -22,10 +23,11 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,8 @@ from spaces.nets.files import load_net
 
 RESULTS = Path(__file__).parent / "results"
 PAIRED_BY = ("sparsity", "number_format", "seed")
+SGD = {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 4e-5, "clip_norm": 5.0}
+"""Momentum and little weight decay, as is usual for MobileNetV2 on ImageNet."""
 FORMATS = {"q": "Q, 4 bits", "q-hat": "Q-hat, 4 bits", "none": "pruned alone"}
 
 
@@ -128,27 +132,30 @@ def by_format(
                 }
 
 
-def bench_number_format(seeds: range) -> Iterator[dict[str, Any]]:
-    """The formats on the digits, at two sparsities, each seed from a float network of its own."""
+def bench_number_format(
+    seeds: range, changes: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[dict[str, Any]]:
+    """The formats on the digits, at two sparsities, each seed from a float network of its own.
+
+    Args:
+        seeds: of all that is drawn.
+        changes: to the recipe of finetuning.
+    """
     space, recipe = digits(bitwidths=(4, 32)), get("digits")
+    finetuning = recipe.but(epochs=20, **changes)
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             run = Run(space, space.largest(), recipe, seed, quantized=False)
             train(run, Path(folder))
             net = Path(folder) / "net.pt"
-            yield from by_format(run, net, recipe.but(epochs=20), seed, (0.2, 0.1))
+            yield from by_format(run, net, finetuning, seed, (0.2, 0.1))
 
 
 def bench_formats_from(start: Path, seeds: range) -> Iterator[dict[str, Any]]:
-    """The formats on a network that "npusim train" trained in floating point, at a tenth.
-
-    Two epochs of momentum SGD with the weight decay of the paper's networks on ImageNet.
-    """
+    """Two epochs of `SGD` from a float network of "npusim train", a tenth of the weights kept."""
     space = load_net(start / "net.pt").space
     header = read_json(start / "training.json")
-    recipe = from_mapping(header["recipe"]).but(
-        epochs=2, optimizer="sgd", learning_rate=0.05, weight_decay=4e-5
-    )
+    recipe = from_mapping(header["recipe"]).but(epochs=2, **SGD)
     run = Run(space, space.largest(), recipe, quantized=False, data_set=header["data_set"])
     for seed in seeds:
         yield from by_format(run, start / "net.pt", recipe, seed, (0.1,))
@@ -323,6 +330,12 @@ BENCHES = {
         ("sparsity", "number_format", "layer"),
         ("accuracy", "loss", "levels", "norm_growth", "kept_norm_growth"),
     ),
+    "number-format-sgd": (
+        partial(bench_number_format, changes=SGD),
+        10,
+        ("sparsity", "number_format", "layer"),
+        ("accuracy", "loss", "levels", "norm_growth", "kept_norm_growth"),
+    ),
     "speed": (bench_speed, 10, ("network", "precision"), ("images_per_cpu_s",)),
     "files": (bench_files, 5, ("what",), ("images_per_cpu_s", "images_per_s")),
 }
@@ -353,7 +366,7 @@ def main() -> None:
             file.flush()
             rows.append(row)
     print(summary(rows, by, figures))
-    if arguments.bench == "number-format":
+    if arguments.bench.startswith("number-format"):
         print(paired(rows))
         plot(rows, path.with_suffix(".png"))
 
