@@ -153,7 +153,6 @@ def overhead() -> dict[str, float]:
 
         # masks are refreshed every 16 steps: so often must a step be, in the mean
         times = alternating({"search": search.step, "plain": several}, repeats)
-        search.t = 0
         start = time.process_time()
         search.net.refresh_masks(search.log_pi().detach().exp())
         refresh = (time.process_time() - start) / 16

@@ -4,8 +4,10 @@
 A weight is ``(a*theta + e*sign(theta) + sum_b d_b*n_b) * kept[level] * column``, where ``n_b =
 round(clip((theta - sign(theta)*beta) / step_b))`` are whole levels. All loops are over pieces of
 `PIECE` weights in buffers that stay in the first cache, without branches, so that they become
-vector instructions; sums over weights keep one running sum for each place in a piece, because the
-compiler may not reorder floats. Adding and subtracting ``1.5 * 2**23`` rounds half to even.
+vector instructions. Pieces are slices: an index that is a sum might be negative, for all that the
+compiler knows, and it would take one weight at a time. Sums over weights keep one running sum for
+each place in a piece, because the compiler may not reorder floats. Adding and subtracting
+``1.5 * 2**23`` rounds half to even.
 """
 
 from __future__ import annotations
@@ -52,9 +54,11 @@ def assemble(theta, level, layers, formats, mixed, kept, columns, weights):
             while done < n:
                 j0 = done % tile
                 m = min(PIECE, n - done, tile - j0)
-                o = first + done
+                here = slice(first + done, first + done + m)
+                dense, at_level, out = theta[here], level[here], weights[s, here]
+                column_of = tiled[j0 : j0 + m]
                 for i in range(m):
-                    x = theta[o + i]
+                    x = dense[i]
                     sign = ONE if x >= ZERO else -ONE
                     value[i] = of_theta * x + of_sign * sign
                     inside[i] = x - sign * beta
@@ -65,7 +69,7 @@ def assemble(theta, level, layers, formats, mixed, kept, columns, weights):
                         y = min(max(inside[i] * scale, -top), top)
                         value[i] += step * ((y + ROUND) - ROUND)
                 for i in range(m):
-                    weights[s, o + i] = value[i] * lut[level[o + i]] * tiled[j0 + i]
+                    out[i] = value[i] * lut[at_level[i]] * column_of[i]
                 done += m
 
 
@@ -102,22 +106,25 @@ def assemble_back(theta, level, layers, formats, mixed, kept, columns, outputs):
             while done < n:
                 j0 = done % tile
                 m = min(PIECE, n - done, tile - j0)
-                o = first + done
+                here = slice(first + done, first + done + m)
+                dense, at_level, slope = theta[here], level[here], grad[s, here]
+                column_of, of_column = tiled[j0 : j0 + m], of_columns[j0 : j0 + m]
+                of_dense = theta_grad[here]
                 for i in range(m):
-                    x = theta[o + i]
+                    x = dense[i]
                     sign = ONE if x >= ZERO else -ONE
                     other[i] = sign
                     value[i] = of_theta * x + of_sign * sign
                     inside[i] = x - sign * beta
                 for i in range(m):
-                    keeps[i] = lut[level[o + i]]
+                    keeps[i] = lut[at_level[i]]
                 for i in range(m):
-                    t[i] = grad[s, o + i] * tiled[j0 + i] * keeps[i]
+                    t[i] = slope[i] * column_of[i] * keeps[i]
                 for i in range(m):
                     passed[i] = t[i] * shares[s, at, 0]
                 theta_sum, sign_sum = running[0], running[1]
                 for i in range(m):
-                    theta_sum[i] += t[i] * theta[o + i]
+                    theta_sum[i] += t[i] * dense[i]
                 for i in range(m):
                     sign_sum[i] += t[i] * other[i]
                 for b in range(n_formats):
@@ -139,15 +146,15 @@ def assemble_back(theta, level, layers, formats, mixed, kept, columns, outputs):
                     for i in range(m):
                         passed[i] += part * other[i]
                 for i in range(m):
-                    theta_grad[o + i] += passed[i]
+                    of_dense[i] += passed[i]
                 for i in range(m):
-                    passed[i] = grad[s, o + i] * value[i]
+                    passed[i] = slope[i] * value[i]
                 for i in range(m):
-                    of_columns[j0 + i] += passed[i] * keeps[i]
+                    of_column[i] += passed[i] * keeps[i]
                 for i in range(m):
-                    value[i] = passed[i] * tiled[j0 + i]
+                    value[i] = passed[i] * column_of[i]
                 for i in range(m):
-                    bins[level[o + i], i & 7] += value[i]
+                    bins[at_level[i], i & 7] += value[i]
                 done += m
             for q in range(n_sums):
                 total = ZERO
