@@ -34,11 +34,11 @@ from searchers.training.evaluator import TrainEvaluator
 from spaces.limits import Limit
 
 SIZES = ("1.5KB", "0.8KB")
-TUNING_SEEDS, SEEDS = (100,), range(10)
+TUNING_SEEDS = (100,)
 STRATEGIES: Mapping[str, tuple[str, Mapping[str, Any], str, tuple[float, ...]]] = {
     "udc": ("udc", {}, "penalty_weight", (0.3, 1.0, 3.0)),
     "vanilla": ("udc", {"row": "vanilla"}, "penalty_weight", (0.3, 1.0, 3.0)),
-    "fbnet-v2": ("udc", {"row": "fbnet-v2"}, "penalty_weight", (1.0, 5.0, 25.0)),
+    "fbnet-v2": ("udc", {"row": "fbnet-v2"}, "penalty_weight", (0.3, 1.0, 2.0)),
     "tunas": ("tunas-supernet", {}, "beta", (-0.1, -0.5, -2.0)),
     "tabnas": ("tabnas-supernet", {}, "pi_travel", (10.0, 33.0, 100.0)),
     "frank-wolfe": ("frank-wolfe-supernet", {}, "warm_up", (0.1, 0.25, 0.5)),
@@ -67,11 +67,12 @@ def tune(strategies: str) -> None:
 @main.command()
 @click.option("--strategies", default=f"random,{','.join(STRATEGIES)}")
 @click.option("--sizes", default=",".join(SIZES))
-def compare(strategies: str, sizes: str) -> None:
+@click.option("--seeds", default=10)
+def compare(strategies: str, sizes: str, seeds: int) -> None:
     """Each strategy with its best setting, on seeds that nothing was chosen by."""
     values = best_values()
     with Rows("baselines") as rows:
-        for seed, size, name in product(SEEDS, sizes.split(","), strategies.split(",")):
+        for seed, size, name in product(range(seeds), sizes.split(","), strategies.split(",")):
             key = {"strategy": name, "size": size, "seed": seed, "value": values.get(name)}
             rows.add(key, tested)
 
@@ -80,7 +81,7 @@ def compare(strategies: str, sizes: str) -> None:
 def ranks() -> None:
     """How well scores by shared weights rank candidates, against training each by itself."""
     with Rows("baselines_ranks") as rows:
-        for size, seed in product(SIZES, range(3)):
+        for seed, size in product(range(3), SIZES):
             rows.add({"size": size, "seed": seed}, ranked)
 
 
@@ -134,8 +135,9 @@ def best_values() -> dict[str, float]:
     """The setting of each strategy of the highest mean validation accuracy in `tune`."""
     accuracies: dict[str, dict[float, list[float]]] = {}
     for each in Rows("baselines_tune").found:
-        of_value = accuracies.setdefault(each["strategy"], {}).setdefault(each["value"], [])
-        of_value.append(each["accuracy"])
+        if each["value"] in STRATEGIES[each["strategy"]][3]:
+            of_value = accuracies.setdefault(each["strategy"], {}).setdefault(each["value"], [])
+            of_value.append(each["accuracy"])
     return {
         name: max(of_value, key=lambda value: float(np.mean(of_value[value])))
         for name, of_value in accuracies.items()
