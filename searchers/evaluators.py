@@ -191,9 +191,14 @@ def make(
             config = TrainConfig(config.final_epochs, config.final_epochs, config.recipe)
         return training(space, config, data_set, directory)
     if kind == "supernet":
-        if run is None or not re.fullmatch(r"(:[1-9]\d{0,5})?", colon + argument, re.ASCII):
+        if not re.fullmatch(r"(:[1-9]\d{0,5})?", colon + argument, re.ASCII):
             raise ConfigError(
-                f"evaluator 'supernet' must be supernet or supernet:EPOCHS, of a run, got {name!r}"
+                f"evaluator 'supernet' must be supernet or supernet:EPOCHS, got {name!r}"
+            )
+        if run is None:
+            raise ConfigError(
+                "evaluator 'supernet' must score one run of npusim search, since its weights are "
+                f"trained for that run's limit and seed, got {name!r} for several"
             )
         trained = training(space, config, data_set, directory)
         from searchers.one_shot.scores import SupernetEvaluator

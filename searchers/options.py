@@ -26,6 +26,7 @@ def declared(searcher: str, make: Callable[..., Any]) -> dict[str, tuple[Any, Va
         searcher: its registered name, for messages.
         make: the class or function. Options are annotated with `bool`, `int`, `float`, `str`, a
             `Literal` of texts, or one of these and None; without annotation the default says it.
+            ``**name: Unpack[T]`` has the keys of the TypedDict T as options; their default is None.
 
     Raises:
         PluginError: an option has another type, or no default.
@@ -36,12 +37,17 @@ def declared(searcher: str, make: Callable[..., Any]) -> dict[str, tuple[Any, Va
         if name in GIVEN:
             continue
         kind = hints.get(name, type(parameter.default))
-        if parameter.default is parameter.empty or not set(_plain(kind)) <= {*KINDS}:
-            raise PluginError(
-                f"option {name!r} of searcher {searcher!r} must have a default and one of the "
-                f"types bool, int, float, str, got {parameter}"
-            )
-        found[name] = (kind, parameter.default)
+        options: Mapping[str, tuple[Any, Any]] = {name: (kind, parameter.default)}
+        if typing.get_origin(kind) is typing.Unpack:
+            (keys,) = typing.get_args(kind)
+            options = {key: (each, None) for key, each in typing.get_type_hints(keys).items()}
+        for option, (kind, default) in options.items():
+            if default is parameter.empty or not set(_plain(kind)) <= {*KINDS}:
+                raise PluginError(
+                    f"option {option!r} of searcher {searcher!r} must have a default and one of "
+                    f"the types bool, int, float, str, got {parameter}"
+                )
+        found |= options
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from npusim._arguments import integer, real
 from npusim.errors import ConfigError
-from searchers.udc.config import WeightsConfig
+from searchers.udc.config import WeightsConfig, WeightsOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,20 @@ class ReinforceConfig(WeightsConfig):
         integer("score_images", self.score_images, 1, 1 << 30)
 
 
+class TabnasOptions(WeightsOptions, total=False):
+    """Fields of `ReinforceConfig` that are options; None is for what the preset has."""
+
+    warm_up: float | None
+    pi_travel: float | None
+    score_images: int | None
+
+
+class TunasOptions(TabnasOptions, total=False):
+    """As `TabnasOptions`, and what a policy that may leave the limit has beside them."""
+
+    beta: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrankWolfeConfig(WeightsConfig):
     """How the point moves.
@@ -77,6 +91,14 @@ class FrankWolfeConfig(WeightsConfig):
         integer("first_steps", self.first_steps, 0, 1 << 30)
 
 
+class FrankWolfeOptions(WeightsOptions, total=False):
+    """Fields of `FrankWolfeConfig` that are options; None is for what the preset has."""
+
+    warm_up: float | None
+    temperature: float | None
+    first_steps: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinglePathConfig(WeightsConfig):
     """How candidates are found once the weights are trained.
@@ -93,3 +115,9 @@ class SinglePathConfig(WeightsConfig):
     def __post_init__(self) -> None:
         WeightsConfig.__post_init__(self)
         integer("candidates", self.candidates, 1, 1 << 30)
+
+
+class SinglePathOptions(WeightsOptions, total=False):
+    """Fields of `SinglePathConfig` that are options; None is for what the preset has."""
+
+    candidates: int | None

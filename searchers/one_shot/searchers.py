@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import numpy as np
 
 from npusim.errors import InfeasibleError
 from searchers.base import Budget, SearchContext, Trial, run
 from searchers.evolution import EvolutionSearch
-from searchers.one_shot.config import FrankWolfeConfig, ReinforceConfig, SinglePathConfig
+from searchers.one_shot.config import (
+    FrankWolfeConfig,
+    FrankWolfeOptions,
+    ReinforceConfig,
+    SinglePathConfig,
+    SinglePathOptions,
+    TabnasOptions,
+    TunasOptions,
+)
 from searchers.store import RunStore, run_identity
 from searchers.udc.config import WeightsConfig, settings
 from searchers.udc.one_shot import OneShotSearch, Within
@@ -38,10 +46,8 @@ class TunasSupernetSearch(OneShotSearch):
     Args:
         space, limit, rng, context, also, within, npu: see `searchers.udc.one_shot.OneShotSearch`.
         preset: "cpu" or "paper", see `searchers.udc.config.PRESETS`.
-        epochs, batch_size, n_mc, n_together, learning_rate, precision, rematerialize: of the
-            weights, see `searchers.udc.config.WeightsConfig`; None for what the preset has.
-        beta, warm_up, pi_travel, score_images: of the policy, see
-            `searchers.one_shot.config.ReinforceConfig`.
+        changes: of the settings, see `searchers.one_shot.config.TunasOptions` and
+            `ReinforceConfig`.
 
     Raises:
         InfeasibleError: no candidate is within a limit; names the least there is.
@@ -59,26 +65,8 @@ class TunasSupernetSearch(OneShotSearch):
         also: str | None = None,
         within: Within = "size",
         npu: str = "ethos-u55-128",
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        n_mc: int | None = None,
-        n_together: int | None = None,
-        learning_rate: float | None = None,
-        precision: str | None = None,
-        rematerialize: bool | None = None,
-        beta: float | None = None,
-        warm_up: float | None = None,
-        pi_travel: float | None = None,
-        score_images: int | None = None,
+        **changes: Unpack[TunasOptions],
     ):
-        changes = {
-            **_weights(epochs, batch_size, n_mc, n_together, learning_rate, precision),
-            "rematerialize": rematerialize,
-            "beta": beta,
-            "warm_up": warm_up,
-            "pi_travel": pi_travel,
-            "score_images": score_images,
-        }
         made = partial(settings, ReinforceConfig, preset)
         super().__init__(space, limit, rng, context, also, within, npu, made, changes)
 
@@ -97,10 +85,8 @@ class TabnasSupernetSearch(OneShotSearch):
     Args:
         space, limit, rng, context, also, within, npu: see `searchers.udc.one_shot.OneShotSearch`.
         preset: "cpu" or "paper", see `searchers.udc.config.PRESETS`.
-        epochs, batch_size, n_mc, n_together, learning_rate, precision, rematerialize: of the
-            weights, see `searchers.udc.config.WeightsConfig`; None for what the preset has.
-        warm_up, pi_travel, score_images: of the policy, see
-            `searchers.one_shot.config.ReinforceConfig`.
+        changes: of the settings, see `searchers.one_shot.config.TabnasOptions` and
+            `ReinforceConfig`.
 
     Raises:
         InfeasibleError: no candidate is within a limit; names the least there is.
@@ -119,24 +105,8 @@ class TabnasSupernetSearch(OneShotSearch):
         also: str | None = None,
         within: Within = "size",
         npu: str = "ethos-u55-128",
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        n_mc: int | None = None,
-        n_together: int | None = None,
-        learning_rate: float | None = None,
-        precision: str | None = None,
-        rematerialize: bool | None = None,
-        warm_up: float | None = None,
-        pi_travel: float | None = None,
-        score_images: int | None = None,
+        **changes: Unpack[TabnasOptions],
     ):
-        changes = {
-            **_weights(epochs, batch_size, n_mc, n_together, learning_rate, precision),
-            "rematerialize": rematerialize,
-            "warm_up": warm_up,
-            "pi_travel": pi_travel,
-            "score_images": score_images,
-        }
         made = partial(settings, ReinforceConfig, preset)
         super().__init__(space, limit, rng, context, also, within, npu, made, changes)
 
@@ -155,9 +125,8 @@ class FrankWolfeSupernetSearch(OneShotSearch):
     Args:
         space, limit, rng, context, also, within, npu: see `searchers.udc.one_shot.OneShotSearch`.
         preset: "cpu" or "paper", see `searchers.udc.config.PRESETS`.
-        epochs, batch_size, n_mc, n_together, learning_rate, precision, rematerialize: of the
-            weights, see `searchers.udc.config.WeightsConfig`; None for what the preset has.
-        warm_up, temperature, first_steps: see `searchers.one_shot.config.FrankWolfeConfig`.
+        changes: of the settings, see `searchers.one_shot.config.FrankWolfeOptions` and
+            `FrankWolfeConfig`.
 
     Raises:
         InfeasibleError: no candidate is within a limit; names the least there is.
@@ -176,24 +145,8 @@ class FrankWolfeSupernetSearch(OneShotSearch):
         also: str | None = None,
         within: Within = "size",
         npu: str = "ethos-u55-128",
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        n_mc: int | None = None,
-        n_together: int | None = None,
-        learning_rate: float | None = None,
-        precision: str | None = None,
-        rematerialize: bool | None = None,
-        warm_up: float | None = None,
-        temperature: float | None = None,
-        first_steps: int | None = None,
+        **changes: Unpack[FrankWolfeOptions],
     ):
-        changes = {
-            **_weights(epochs, batch_size, n_mc, n_together, learning_rate, precision),
-            "rematerialize": rematerialize,
-            "warm_up": warm_up,
-            "temperature": temperature,
-            "first_steps": first_steps,
-        }
         made = partial(settings, FrankWolfeConfig, preset)
         super().__init__(space, limit, rng, context, also, within, npu, made, changes)
 
@@ -214,9 +167,8 @@ class SinglePathSearch(OneShotSearch):
     Args:
         space, limit, rng, context, also, within, npu: see `searchers.udc.one_shot.OneShotSearch`.
         preset: "cpu" or "paper", see `searchers.udc.config.PRESETS`.
-        epochs, batch_size, n_mc, n_together, learning_rate, precision, rematerialize: of the
-            weights, see `searchers.udc.config.WeightsConfig`; None for what the preset has.
-        candidates: that evolution scores, see `searchers.one_shot.config.SinglePathConfig`.
+        changes: of the settings, see `searchers.one_shot.config.SinglePathOptions` and
+            `SinglePathConfig`.
 
     Raises:
         InfeasibleError: no candidate is within a limit; names the least there is.
@@ -237,20 +189,8 @@ class SinglePathSearch(OneShotSearch):
         also: str | None = None,
         within: Within = "size",
         npu: str = "ethos-u55-128",
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        n_mc: int | None = None,
-        n_together: int | None = None,
-        learning_rate: float | None = None,
-        precision: str | None = None,
-        rematerialize: bool | None = None,
-        candidates: int | None = None,
+        **changes: Unpack[SinglePathOptions],
     ):
-        changes = {
-            **_weights(epochs, batch_size, n_mc, n_together, learning_rate, precision),
-            "rematerialize": rematerialize,
-            "candidates": candidates,
-        }
         made = partial(settings, SinglePathConfig, preset)
         super().__init__(space, limit, rng, context, also, within, npu, made, changes)
         self._ranked: list[Candidate] = []
@@ -331,22 +271,3 @@ class SinglePathSearch(OneShotSearch):
                 self.metrics = {}
                 return found
         return super()._draw()
-
-
-def _weights(
-    epochs: int | None,
-    batch_size: int | None,
-    n_mc: int | None,
-    n_together: int | None,
-    learning_rate: float | None,
-    precision: str | None,
-) -> Mapping[str, Any]:
-    """The fields of `WeightsConfig` that all of them have as options."""
-    return {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "n_mc": n_mc,
-        "n_together": n_together,
-        "learning_rate": learning_rate,
-        "precision": precision,
-    }

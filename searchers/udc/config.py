@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
 from npusim._arguments import choice, integer, real
 from npusim.errors import ConfigError
@@ -81,6 +81,21 @@ class WeightsConfig:
         choice("precision", self.precision, ("float32", "bfloat16"))
 
 
+class WeightsOptions(TypedDict, total=False):
+    """Fields of `WeightsConfig` that are options of every search on shared weights.
+
+    None, the default of each, is for what the preset has.
+    """
+
+    epochs: int | None
+    batch_size: int | None
+    n_mc: int | None
+    n_together: int | None
+    learning_rate: float | None
+    precision: str | None
+    rematerialize: bool | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UdcConfig(WeightsConfig):
     """How to search.
@@ -140,6 +155,19 @@ class UdcConfig(WeightsConfig):
         choice("xi schedule", self.xi, XI)
         choice("penalty", self.penalty, tuple(PENALTIES))
         choice("units", self.units, ("relative", "MB"))
+
+
+class UdcOptions(WeightsOptions, total=False):
+    """Fields of `UdcConfig` that are options; None is for what the preset and the row have."""
+
+    temperature: float | None
+    theta: float | None
+    kappa: float | None
+    rejection: bool | None
+    xi: str | None
+    xi_free: float | None
+    penalty_weight: float | None
+    pi_travel: float | None
 
 
 _NO_REJECTION: Final = {"theta": 0.0}

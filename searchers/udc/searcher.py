@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import numpy as np
 
 from npusim._arguments import integer
 from searchers.base import SearchContext
-from searchers.udc.config import UdcConfig, WeightsConfig, config
+from searchers.udc.config import UdcConfig, UdcOptions, WeightsConfig, config
 from searchers.udc.one_shot import OneShotSearch, Within
 from spaces.base import Space
 from spaces.limits import Limit
@@ -37,12 +37,10 @@ class UdcSearch(OneShotSearch):
         preset: "cpu" or "paper", see `searchers.udc.config.PRESETS`.
         row: the algorithm, a row of [UDC] Table 3, or FBNetV2: see `searchers.udc.config.ROWS` and
             `OTHER_ROWS`.
-        epochs, batch_size, n_mc, n_together, temperature, theta, kappa, rejection, xi, xi_free,
-        penalty_weight, learning_rate, pi_travel, precision, rematerialize: see
-            `searchers.udc.config.UdcConfig`; None for what the preset and the row have.
         draws: candidates drawn from the probabilities within the limit; the best by the shared
             weights on validation data, of these and of the decoded one, is proposed. 0 for what
             is decoded, whatever its score.
+        changes: of the settings, see `searchers.udc.config.UdcOptions` and `UdcConfig`.
 
     Raises:
         InfeasibleError: no candidate is within a limit; names the least there is.
@@ -63,40 +61,9 @@ class UdcSearch(OneShotSearch):
         also: str | None = None,
         within: Within = "size",
         npu: str = "ethos-u55-128",
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        n_mc: int | None = None,
-        n_together: int | None = None,
-        temperature: float | None = None,
-        theta: float | None = None,
-        kappa: float | None = None,
-        rejection: bool | None = None,
-        xi: str | None = None,
-        xi_free: float | None = None,
-        penalty_weight: float | None = None,
-        learning_rate: float | None = None,
-        pi_travel: float | None = None,
-        precision: str | None = None,
-        rematerialize: bool | None = None,
         draws: int = 0,
+        **changes: Unpack[UdcOptions],
     ):
-        changes = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "n_mc": n_mc,
-            "n_together": n_together,
-            "temperature": temperature,
-            "theta": theta,
-            "kappa": kappa,
-            "rejection": rejection,
-            "xi": xi,
-            "xi_free": xi_free,
-            "penalty_weight": penalty_weight,
-            "learning_rate": learning_rate,
-            "pi_travel": pi_travel,
-            "precision": precision,
-            "rematerialize": rematerialize,
-        }
         self.draws = integer("draws", draws, 0, 10_000)
         settings = partial(config, preset, row)
         super().__init__(space, limit, rng, context, also, within, npu, settings, changes)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import pytest
 from planted import Planted
@@ -83,6 +83,25 @@ def test_a_searcher_without_options_takes_none():
         resolve("plain", plain, {"n": 1})
 
 
+class Keys(TypedDict, total=False):
+    rate: float | None
+    n: int | None
+
+
+class Unreadable(TypedDict, total=False):
+    rates: list[float] | None
+
+
+def test_keys_of_a_typed_dict_are_options_whose_default_is_none():
+    def make(space, limit, rng, how: str = "x", **changes: Unpack[Keys]):
+        return None
+
+    assert list(declared("mine", make)) == ["how", "rate", "n"]
+    assert resolve("mine", make, {"n": "3"}) == {"how": "x", "rate": None, "n": 3}
+    with pytest.raises(ConfigError, match=r"option 'n' of .* must be of type int or none, got 'x'"):
+        resolve("mine", make, {"n": "x"})
+
+
 def test_options_without_default_or_of_other_types_are_the_plug_ins_mistake():
     def without(space, limit, rng, n: int):
         return None
@@ -90,7 +109,13 @@ def test_options_without_default_or_of_other_types_are_the_plug_ins_mistake():
     def other(space, limit, rng, n: list = ()):
         return None
 
-    for make in (without, other):
+    def keys(space, limit, rng, **changes: Unpack[Unreadable]):
+        return None
+
+    def any_keys(space, limit, rng, **changes):
+        return None
+
+    for make in (without, other, keys, any_keys):
         with pytest.raises(PluginError, match="must have a default and one of the types bool"):
             declared("mine", make)
 

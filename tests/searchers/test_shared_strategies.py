@@ -375,9 +375,11 @@ class TestEvaluator:
 
     @pytest.mark.parametrize("name", ["supernet:0", "supernet:x", "supernet:"])
     def test_refuses_other_arguments(self, name):
-        with pytest.raises(ConfigError, match="must be supernet or supernet:EPOCHS, of a run"):
+        with pytest.raises(ConfigError, match="must be supernet or supernet:EPOCHS, got"):
             make(name, SPACE, TrainConfig(), run=self.PLACE)
 
     def test_is_of_a_run(self):
-        with pytest.raises(ConfigError, match="of a run, got 'supernet'"):
+        with pytest.raises(
+            ConfigError, match=r"must score one run of npusim search.*, got 'supernet'"
+        ):
             make("supernet", SPACE, TrainConfig())
