@@ -24,6 +24,8 @@ from typing import Any
 import searchers
 import spaces
 from searchers.base import Budget, History, run
+from searchers.export import to_optuna
+from searchers.page_runs import section_of
 from searchers.store import RunStore, count_trials, rows, run_identity
 from searchers.stored import read_run
 from searchers.tabular import PlantedEvaluator
@@ -74,6 +76,10 @@ def main() -> None:
         took = seconds(lambda: history.append(History(found[0].trials)))
         took += seconds(history[0].best_scores)
         print(f"best so far, all along:     {took:10.1f} s")
+        took = seconds(lambda: section_of({"run": found[0]}))
+        print(f"section of a report:        {took:10.1f} s")
+        took = seconds(lambda: to_optuna(directory, str(directory / "study.log"), "run"))
+        print(f"export one to a journal:    {1e6 * took / n:10.1f} us")
 
 
 def seconds(function: Callable[[], Any]) -> float:

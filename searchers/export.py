@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ from searchers.store import RUN_FORMAT, RUN_VERSION, read_json, rows
 
 CHUNK = 100
 """Trials that are written at once."""
+JOURNAL = ".log"
+"""End of the name of a journal file."""
+ATTRIBUTES = ("searcher", "options", "seed", "limit", "space", "npusim")
+"""Of a run, that are attributes of the study."""
 
 
 @click.group()
@@ -26,8 +32,9 @@ def trials() -> None:
     "--optuna",
     "url",
     required=True,
-    metavar="URL",
-    help="Optuna storage, such as sqlite:///study.db; its dashboard then shows the run.",
+    metavar="URL|FILE.log",
+    help="Optuna storage, such as sqlite:///study.db, or a new journal file, such as study.log, "
+    "a hundred times as fast; its dashboard then shows the run.",
 )
 @click.option("--name", help="Name of the study there; by default that of the run directory.")
 def export(run: Path, url: str, name: str | None) -> None:
@@ -45,8 +52,8 @@ def to_optuna(directory: Path, url: str, name: str) -> int:
 
     Args:
         directory: of the run.
-        url: of the storage.
-        name: of the study; there must be none of that name.
+        url: of the storage, or the name of a journal file, which ends in `JOURNAL`.
+        name: of the study; there must be none of that name, nor such a file.
 
     Raises:
         MissingExtraError: Optuna is not installed.
@@ -65,20 +72,37 @@ def to_optuna(directory: Path, url: str, name: str) -> int:
     found = (header.get("format"), header.get("version"))
     if found != (RUN_FORMAT, RUN_VERSION):
         raise FormatError(f"{header_path} must be {RUN_FORMAT} version {RUN_VERSION}, got {found}")
-    decisions = header["definition"]["decisions"]
-    frozen = [_frozen(decisions, row) for row in rows(directory)]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    attributes = {key: header[key] for key in ATTRIBUTES}
+    chunks = _chunks(header["definition"]["decisions"], rows(directory))
+    if url.endswith(JOURNAL):
+        from searchers.journal import write_journal
+
+        if Path(url).exists():
+            raise ConfigError(f"journal must be a new file, got {url!r}")
+        return write_journal(Path(url), name, attributes, chunks)
     try:
         study = optuna.create_study(storage=url, study_name=name, direction="maximize")
     except optuna.exceptions.DuplicatedStudyError:
         raise ConfigError(f"study must be a new one in {url}, got {name!r}") from None
     except (SQLAlchemyError, ImportError, ValueError) as error:
         raise ConfigError(f"storage must be one that Optuna opens, got {url!r}: {error}") from None
-    for key in ("searcher", "options", "seed", "limit", "space", "npusim"):
-        study.set_user_attr(key, header[key])
-    for start in range(0, len(frozen), CHUNK):
-        study.add_trials(frozen[start : start + CHUNK])
-    return len(frozen)
+    for key, value in attributes.items():
+        study.set_user_attr(key, value)
+    n_trials = 0
+    for chunk in chunks:
+        study.add_trials(chunk)
+        n_trials += len(chunk)
+    return n_trials
+
+
+def _chunks(
+    decisions: list[dict[str, Any]], found: Iterable[dict[str, Any]]
+) -> Iterator[list[Any]]:
+    """Optuna's trials, `CHUNK` at a time."""
+    frozen = (_frozen(decisions, row) for row in found)
+    while chunk := list(islice(frozen, CHUNK)):
+        yield chunk
 
 
 def _frozen(decisions: list[dict[str, Any]], row: dict[str, Any]) -> Any:

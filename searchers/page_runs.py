@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from npusim.errors import ConfigError
 from npusim.hardware import Machine, machine
 from npusim.report.page import Drawings, Figure, Filter, Heading, Section, Table, columns_of, slug
@@ -25,6 +27,8 @@ NPU: Final = "ethos-u55-128"
 """On which the networks of a front are costed where no other is named."""
 N_DRAWN: Final = 2000
 """The best trials of a section are drawn: pages stay below 5 MB."""
+N_SHOWN: Final = 20_000
+"""Trials of a section at most; of more, the better half of these and evenly spaced others."""
 N_COSTED: Final = 40
 """Networks of a front that are costed at most, some hundredths of a second each."""
 
@@ -110,7 +114,7 @@ def section_of(runs: Mapping[str, StoredRun], target: Machine | None = None) -> 
     for number, row in enumerate(trials):
         row["drawing"] = number if number < N_DRAWN else None
     data: dict[str, list[dict[str, Any]]] = {
-        "trials": [{key: row[key] for key in row if key != "choices"} for row in trials],
+        "trials": [{key: row[key] for key in row if key != "choices"} for row in _thinned(trials)],
         "progress": [row for name, run in runs.items() for row in _progress_rows(name, run, unit)],
         "runs": [_run_row(name, run, unit, tests) for name, run in runs.items()],
         "limits": _limit_rows(runs, max((row["size KB"] for row in trials), default=0.0)),
@@ -148,6 +152,15 @@ def section_of(runs: Mapping[str, StoredRun], target: Machine | None = None) -> 
     )
 
 
+def _thinned(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The trials that are shown, from the best to the worst."""
+    if len(trials) <= N_SHOWN:
+        return trials
+    n_best = N_SHOWN // 2
+    others = np.linspace(n_best, len(trials) - 1, N_SHOWN - n_best).astype(int)
+    return [*trials[:n_best], *(trials[i] for i in others)]
+
+
 _DRAWN_TEXT = (
     "Click on a trial, or press the button of one in the table below, to see its network. The "
     "longer a bar, the more channels; its full part are weights that are not zero."
@@ -169,6 +182,8 @@ def _text(runs: Mapping[str, StoredRun], n_trials: int) -> str:
     text = f"{len(runs)} runs, {every:,} trials; space {space.name} ({space.content_hash})."
     if n_trials < every:
         text += f" {every - n_trials:,} trials gave no score and are not shown."
+    if n_trials > N_SHOWN:
+        text += f" Shown are the {N_SHOWN // 2:,} best and as many of the others, evenly spaced."
     if n_trials > N_DRAWN:
         text += f" The {N_DRAWN:,} best trials can be drawn."
     return text + " Scores are on validation data, which the search has seen; tests are not."

@@ -91,6 +91,19 @@ class TestRuns:
             assert found[key] == pytest.approx(values, abs=1e-4)
         assert len(found) < 50  # some gave no score
 
+    def test_of_very_many_the_best_and_a_part_of_the_others_are_shown(self, runs, monkeypatch):
+        every = rows_of(section_of(runs).data["trials"])
+        assert "Shown are" not in section_of(runs).text
+        monkeypatch.setattr("searchers.page_runs.N_SHOWN", 20)
+        section = section_of(runs)
+        shown = rows_of(section.data["trials"])
+        assert shown[:10] == every[:10]
+        assert shown[-1] == every[-1]
+        places = [every.index(row) for row in shown]
+        assert places == sorted(set(places))
+        assert len(places) == 20
+        assert "Shown are the 10 best and as many of the others" in section.text
+
     def test_progress_ends_with_the_best(self, runs):
         rows = rows_of(section_of(runs).data["progress"])
         for name, run in runs.items():

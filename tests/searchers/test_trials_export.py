@@ -14,14 +14,24 @@ from searchers.export import to_optuna
 optuna = pytest.importorskip("optuna")
 
 
-def test_a_run_is_a_study(tmp_path, capsys):
+def journal(path):
+    """The storage of a journal file."""
+    return optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(path)),
+    )
+
+
+@pytest.mark.parametrize("to", ["sqlite:///{}/study.db", "{}/study.log"])
+def test_a_run_is_a_study(to, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("searchers.export.CHUNK", 3)
     history = finished(tmp_path / "mine", Failing(SPACE)).history
-    url = f"sqlite:///{tmp_path / 'study.db'}"
+    url = to.format(tmp_path)
     with pytest.raises(SystemExit) as exit_:
         main(("trials", "export", str(tmp_path / "mine"), "--optuna", url))
     assert exit_.value.code == 0
     assert "8 trials of" in capsys.readouterr().out
-    study = optuna.load_study(storage=url, study_name="mine")
+    storage = journal(url) if url.endswith(".log") else url
+    study = optuna.load_study(storage=storage, study_name="mine")
     assert study.best_value == history.best().score
     assert study.user_attrs["searcher"] == "evolution"
     for trial, found in zip(history, study.get_trials(), strict=True):
@@ -29,7 +39,10 @@ def test_a_run_is_a_study(tmp_path, capsys):
         assert found.value == (trial.score if trial.valid else None)
         assert found.user_attrs["costs"] == dict(trial.costs)
         assert found.user_attrs["seed"] == trial.seed
-    with pytest.raises(ConfigError, match=r"study must be a new one in sqlite.*, got 'mine'"):
+        assert found.number == found.user_attrs["index"] == trial.index
+    with pytest.raises(
+        ConfigError, match=r"(study|journal) must be a new (one in sqlite|file).*, got"
+    ):
         to_optuna(tmp_path / "mine", url, "mine")
 
 
