@@ -219,7 +219,7 @@ class SinglePathSearch(OneShotSearch):
         """
         from searchers.udc.result import Decoded
 
-        trials = self._scored()
+        trials = self._evolved()
         best, *others = sorted(trials, key=lambda trial: trial.rank, reverse=True)
         if not best.valid:
             least = self._taken(best.candidate)
@@ -232,7 +232,7 @@ class SinglePathSearch(OneShotSearch):
         ratio = cost(self.space, best.candidate, self.limit.measure) / self.limit.most
         return Decoded(best.candidate, best.candidate, ratio, ratio, "evolved", 0.0)
 
-    def _scored(self) -> Sequence[Trial]:
+    def _evolved(self) -> Sequence[Trial]:
         """All candidates that evolution scores, in their order."""
         from searchers.one_shot.scores import SharedEvaluator
 
