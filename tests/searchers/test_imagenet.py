@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import threading
@@ -21,9 +22,12 @@ from searchers.data import DataSet, folders  # noqa: E402
 from searchers.data.image_files import N_TRIES, N_UNIFORMS, ImageFiles, crop_box  # noqa: E402
 from searchers.training.ahead import Ahead  # noqa: E402
 from searchers.training.group import Group  # noqa: E402
+from searchers.training.loop import Training  # noqa: E402
 from searchers.training.recipes import Recipe, get  # noqa: E402
 from searchers.training.tasks import Classification, load_for  # noqa: E402
+from spaces.builder import SpaceBuilder  # noqa: E402
 from spaces.imagenet import imagenet, tiny_imagenet  # noqa: E402
+from spaces.nets import build  # noqa: E402
 
 CLASSES = ("n01440764", "n02102040", "n03445777")
 RECIPE = Recipe(1, 4, "sgd", 0.1, flip=True, crop_area=0.3)
@@ -256,6 +260,31 @@ class TestAhead:
     def test_nothing_ahead_is_made_in_the_same_thread(self):
         with Ahead(lambda i: threading.get_ident(), 3, 0) as ahead:
             assert ahead[1] == threading.get_ident()
+
+
+def test_trainings_on_files_go_on_bit_for_bit(tree):
+    """Batches are read ahead; what is read when a training stops changes nothing."""
+    net = SpaceBuilder(
+        "small", "imagenet", (16, 16, 3), widths=(1.0,), bitwidths=(4,), sparsities=(0.5,)
+    )
+    net.dense(net.global_pool(net.conv(net.input(), 8, stride=2)), 3)
+    space = net.build()
+    split = load_for(space, "imagenet", tree).train
+    recipe = RECIPE.but(epochs=2, batch_size=8)
+
+    def make():
+        built = build(space, space.largest(), torch.Generator().manual_seed(0), offset=True)
+        return Training(built, Classification(split, recipe, torch.device("cpu")), recipe, 5)
+
+    states = {}
+    whole = make()
+    whole.run(lambda progress: states.setdefault(progress.step, copy.deepcopy(whole.state())))
+    assert sorted(states) == [1, 2, 3, 4, 5, 6]  # of 29 images
+    second = make()
+    second.load(states[2])
+    second.run()
+    before, after = whole.net.state_dict(), second.net.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_the_command_line_trains_on_it(tree, capsys):
