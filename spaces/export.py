@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from npusim.errors import ConfigError
 from npusim.network import Network
+from npusim.weights.format import PALETTE_MAX
 from spaces.assemble import Grid, Weights, assemble, weights_shape
 from spaces.base import LayerKind
 from spaces.concrete import ConcreteLayer, concrete_layers
@@ -41,7 +42,8 @@ def export(
 
     Weights of b <= 8 bits in number format Q have the codes of eq. (3), one of
     ``-L..L``, ``L = 2**(b-1) - 1``. Those in Q-hat have ``Q(Q-hat, 8)``: at most as many different
-    codes, the largest 127. More than 8 bits become 8, each channel with a scale of its own.
+    codes, the largest 127; where they are more than a palette holds, and 8 bits have room, they are
+    consecutive instead. More than 8 bits become 8, each channel with a scale of its own.
 
     Args:
         net: trained, its int8 grids calibrated; see `spaces.nets.observe_activations`.
@@ -55,6 +57,7 @@ def export(
         ConfigError: a grid was not calibrated, or images are needed.
 
     Source: [UDC] section 5 for Q(Q-hat, 8).
+    Differs: consecutive codes are ours; what is not in a palette takes fewer bits if it is small.
     """
     found = concrete_layers(net.space, net.candidate)
     for name, quantizer in net.quantizers().items():
@@ -139,11 +142,28 @@ def _codes(weight: CompressedWeight) -> tuple[npt.NDArray[np.int64], npt.NDArray
         return np.rint(deployed / by_channel).astype(np.int64), step
     r = float(weight.log_range.detach().double().exp())
     beta = float(weight.beta) if weight.offset else 0.0
+    n_levels = max((1 << (weight.bitwidth - 1)) - 1, 1)
     if beta > 0 and weight.bitwidth > 1:  # [UDC] section 5: Q(Q-hat, 8)
+        if 1 << weight.bitwidth > PALETTE_MAX and beta / r * n_levels + n_levels < CODE_MAX:
+            return _in_whole_steps(deployed, beta, r / n_levels)
         step = np.asarray((r + beta) / CODE_MAX)
     else:  # [UDC] eq. (3)
-        step = np.asarray(r / max((1 << (weight.bitwidth - 1)) - 1, 1))
+        step = np.asarray(r / n_levels)
     return np.rint(deployed / step).astype(np.int64), step
+
+
+def _in_whole_steps(
+    deployed: npt.NDArray[np.float64], beta: float, step: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Codes of Q-hat in its own steps, so that neighbouring levels have neighbouring codes.
+
+    Beta becomes a whole number of steps, at most half a step away; the scale is that of least
+    squared error.
+    """
+    levels = np.rint((np.abs(deployed) - beta) / step) + max(1, round(beta / step))
+    codes = np.where(deployed == 0, 0, np.sign(deployed) * levels)
+    scale = float((deployed * codes).sum() / max(float((codes**2).sum()), 1.0))
+    return codes.astype(np.int64), np.asarray(scale or step)
 
 
 def _with_room(

@@ -13,6 +13,7 @@ from npusim.cost.lowering import program
 from npusim.errors import ConfigError
 from npusim.formats.tflite_write import to_bytes
 from npusim.integer import run
+from npusim.weights import encoded_size, reorder
 from spaces.concrete import concrete_layers
 from spaces.lower import lower
 
@@ -124,6 +125,11 @@ def weights_of(network):
     return [op.weights for op in network.ops if op.weights is not None]
 
 
+def encoded_bytes(codes):
+    values = codes.astype(np.int8).reshape(codes.shape[0], 1, 1, -1)
+    return encoded_size(reorder(values, npu="ethos-u55-128"), encoder="regor")
+
+
 class TestWeights:
     @pytest.mark.parametrize("bitwidth", [1, 2, 3, 4, 6, 8])
     def test_are_on_the_grid_of_their_bitwidth_with_exact_zeros(self, bitwidth):
@@ -162,6 +168,29 @@ class TestWeights:
             assert codes.max() == 127
             assert len(np.unique(codes[codes > 0])) <= 8  # 0..7 steps from beta on
             assert codes[codes > 0].min() == np.rint(codes.max() * beta_share(weight))
+
+    def test_of_q_hat_that_no_palette_holds_have_consecutive_codes(self):
+        """Beta is rounded to whole steps; the NPU's encoder codes small numbers in fewer bits."""
+        net, images = digits(bitwidth=6, offset=True)
+        found = weights_of(export(net, images))
+        for tensor, weight in zip(found, net.weights().values(), strict=True):
+            beta, r = float(weight.beta), float(weight.log_range.detach().exp())
+            codes, first = np.abs(tensor.data.astype(int)), max(1, round(beta / (r / 31)))
+            assert first <= codes[codes > 0].min()
+            assert codes.max() <= first + 31 < 127
+            spread = np.rint((beta + (codes - first) * r / 31) * 127 / (beta + r)) * (codes > 0)
+            deployed = np.abs(weight().detach().numpy())
+            scale = deployed.sum() / codes.sum()
+            in_order = np.moveaxis(codes, -1, 1) if codes.ndim == 4 else codes
+            assert np.abs(in_order * scale - deployed).max() < 0.6 * r / 31
+            if codes.size > 10_000:
+                signs = np.sign(tensor.data)
+                assert encoded_bytes(signs * codes) < 0.97 * encoded_bytes(signs * spread)
+
+    def test_of_q_hat_have_8_bits_where_consecutive_codes_would_need_more(self):
+        net, images = digits(bitwidth=8, offset=True)
+        for tensor in weights_of(export(net, images)):
+            assert np.abs(tensor.data).max() == 127
 
     def test_have_finer_biases_where_that_is_asked_for(self):
         net, images = digits(bitwidth=4)
