@@ -52,6 +52,8 @@ def main() -> None:
         with RunStore(directory, space, identity) as store:
             took = seconds(lambda: [store.append(trial) for trial in trials])
         print(f"write and sync one of few:  {1e3 * took / len(trials):10.2f} ms")
+        took = seconds(lambda: to_optuna(directory, f"sqlite:///{directory / 'study.db'}", "run"))
+        print(f"export one to SQLite:       {1e3 * took / len(trials):10.1f} ms")
         with closing(sqlite3.connect(directory / "trials.sqlite")) as database, database:
             database.execute(
                 "with recursive n(i) as (select 64 union all select i + 1 from n where i < ?) "

@@ -34,7 +34,7 @@ def trials() -> None:
     required=True,
     metavar="URL|FILE.log",
     help="Optuna storage, such as sqlite:///study.db, or a new journal file, such as study.log, "
-    "a hundred times as fast; its dashboard then shows the run.",
+    "far faster; its dashboard then shows the run.",
 )
 @click.option("--name", help="Name of the study there; by default that of the run directory.")
 def export(run: Path, url: str, name: str | None) -> None:
