@@ -297,7 +297,7 @@ class Cost:
             "system_config": self.system_config,
             "memory_mode": self.memory_mode,
             "total_cycles": self.total_cycles,
-            "total_cycles_range": list(self.cycles_range),
+            "cycles_range": list(self.cycles_range),
             "npu_cycles": self.npu_cycles,
             "macs": self.macs,
             "inference_s": self.inference_s,
