@@ -171,14 +171,17 @@ def performance(
     stored = places[col.CONSTANT_PLACE]
     source = places[col.BUFFER_PLACE] if staged else stored
     perf[:] = 0
-    n_fetches, weight_bytes = 0, 0
+    n_fetches, weight_bytes, last_depth = 0, 0, 0
     for i in range(n_bytes.size):
-        cut(row, height, depths[i + 1] - depths[i], part)
-        element_access(part, block, npu, elements)
+        depth = depths[i + 1] - depths[i]
+        if depth != last_depth:  # else all is as for the slice before
+            last_depth = depth
+            cut(row, height, depth, part)
+            element_access(part, block, npu, elements)
+            op_cycles(part, block, npu, rates, memories, at, cycles)
         perf[IFM_READ_BYTES] += elements[col.IFM_READ] * row[col.IFM_BITS] // 8
         weight_bytes += n_bytes[i] * elements[col.WEIGHT_FETCHES]
         n_fetches += elements[col.WEIGHT_FETCHES]
-        op_cycles(part, block, npu, rates, memories, at, cycles)
         run = cycles[col.OP_CYCLES]
         if i > 0:
             run -= cycles[col.FILL_CYCLES]

@@ -170,7 +170,7 @@ def measure_slices(
         return n, most
     for i in range(n):
         depth = depths[i + 1] - depths[i]
-        if i > 1 and depth == depths[i] - depths[i - 1]:
+        if i > 0 and depth == depths[i] - depths[i - 1]:
             sizes[i, 0], sizes[i, 1] = sizes[i - 1, 0], sizes[i - 1, 1]
         else:
             streams, scales = slice_bytes(op, npu, depth, statistics, law)
