@@ -93,7 +93,7 @@ CONTESTS = {
             {"preset": "cpu", "epochs": "2"},
             short=9984,
             calibration=1280,
-            total_s=480,
+            total_s=400,
         ),
         Contest("digits", {}, {"preset": "cpu"}, short=4096, calibration=1024, total_s=10),
     )
