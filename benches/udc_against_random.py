@@ -349,20 +349,25 @@ def summary() -> None:
 
 @main.command()
 def plot() -> None:
-    """Test accuracies of both by seed, ``benches/results/udc_against_random.png``."""
-    from searchers.report import figure_of
+    """Test accuracies by seed, ``benches/results/udc_against_random.png``."""
+    from matplotlib.figure import Figure
 
-    found = by_seed("udc")
-    figure, (panels,) = figure_of(len(found))
-    for axes, ((data_set, size), pairs) in zip(panels, found.items(), strict=True):
+    names = ("random", *UDC_OPTIONS)
+    problems = by_seed("udc")
+    figure = Figure(figsize=(4 * len(problems), 4), layout="constrained")
+    (panels,) = figure.subplots(1, len(problems), squeeze=False)
+    runs = Rows("against_random").found
+    for axes, ((data_set, size), pairs) in zip(panels, problems.items(), strict=True):
         for pair in pairs:
-            heights = [100 * pair[strategy]["accuracy"] for strategy in ("random", "udc")]
-            axes.plot((0, 1), heights, "o-", color="tab:blue", alpha=0.6)
-        axes.set_xticks((0, 1), ("random", "UDC"))
-        axes.set_xlim(-0.3, 1.3)
-        axes.set_title(f"{data_set}, {size}, {len(pairs)} seeds")
+            own = {key: pair["udc"][key] for key in ("data_set", "size", "seed")}
+            found = {each["strategy"]: each for each in runs if own.items() <= each.items()}
+            at = [i for i, name in enumerate(names) if name in found]
+            heights = [100 * found[names[i]]["accuracy"] for i in at]
+            axes.plot(at, heights, "o-", color="tab:blue", alpha=0.5)
+        axes.set_xticks(range(len(names)), ("random", "UDC", "UDC, 16 draws"))
+        axes.set_xlim(-0.3, len(names) - 0.7)
+        axes.set_title(f"{data_set} within {size}, seeds: {len(pairs)}")
         axes.set_ylabel("test accuracy [%]")
-        axes.tick_params(labelleft=True)
     figure.savefig(RESULTS / "udc_against_random.png", dpi=100)
 
 
