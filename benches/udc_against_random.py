@@ -111,7 +111,7 @@ class Images:
 
     def __init__(self, task: Classification, n_samples: int, n_inputs: int):
         self._task, self.n_samples, self._n_inputs = task, n_samples, n_inputs
-        self.loss = task.loss
+        self.loss, self.n_ahead = task.loss, task.n_ahead
 
     def batch(
         self, rows: Tensor, generator: torch.Generator, group: Group
