@@ -242,6 +242,7 @@ class Rows:
         return self
 
     def __exit__(self, *error: object) -> None:
+        torch.set_flush_denormal(False)
         click.echo(f"{len(self.found)} raw results in {self._path.name}")
 
     def add(self, key: dict[str, Any], measure: Callable[..., dict[str, Any]]) -> None:

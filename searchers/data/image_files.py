@@ -113,7 +113,7 @@ def crop_box(height: int, width: int, uniforms: np.ndarray, least_area: float) -
     Source: Szegedy et al. 2015, section 6, as usually done.
 
     >>> crop_box(100, 200, np.full((10, 4), 0.5), least_area=0.5)
-    (39, 0, 161, 122)
+    (33, 0, 166, 100)
     """
     for area, ratio, y, x in uniforms.tolist():
         wanted = height * width * (least_area + (1 - least_area) * area)
