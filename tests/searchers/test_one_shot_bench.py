@@ -38,6 +38,7 @@ def call(bench, *arguments: str) -> str:
     """What a command prints."""
     result = CliRunner().invoke(bench.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0
+    assert float("5e-324") * 1.0 > 0  # denormal numbers are as they were
     return result.output
 
 
@@ -85,3 +86,16 @@ def test_ranks_are_of_the_same_candidates_twice(bench, tmp_path):
     assert len(row["shared"]) == len(row["alone"]) == len(row["sizes"]) == 4
     assert all(-1 <= row[what] <= 1 for what in ("tau", "tau_size"))
     assert row["alone"] == bench.ranked("1.5KB", 0)["alone"]
+
+
+def test_the_contest_with_random_search_trains_on_as_many_images_as_it_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHES))
+    contest_bench = importlib.import_module("udc_against_random")
+    contest = contest_bench.CONTESTS["digits"]
+    candidate = contest.space.largest()
+    found = contest_bench.validated(contest, candidate, seed=0, n_images=4096)
+    assert found["images"] == 4096
+    assert found["choices"] == list(candidate.choices)
+    assert found["accuracy"] > 0.5
+    fewer = contest_bench.validated(contest, candidate, seed=0, n_images=64)
+    assert fewer["accuracy"] < found["accuracy"]
