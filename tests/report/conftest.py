@@ -70,6 +70,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
         def visit(path: Path, **options: Any) -> Visit:
             context = browser.new_context(**options)
+            context.set_default_timeout(120_000)  # ms: browsers draw last where a machine is busy
             stack.callback(context.close)
             found = Visit(context.new_page())
             found.page.on(

@@ -3,8 +3,10 @@
 "use strict";
 (() => {
   const content = JSON.parse(document.getElementById("page-content").textContent);
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const narrow = window.matchMedia("(max-width: 640px)");
+  const DARK = "(prefers-color-scheme: dark)";
+  const NARROW = "(max-width: 640px)";
+  // Asked of a new list each time: Chromium never tells a list of a change that was read from it first.
+  const is = (media) => window.matchMedia(media).matches;
   const MANY = 1500; // marks beyond which pictures are pixels: elements would be slow
 
   const LONG = 28; // letters of a table's text beyond which it takes several lines
@@ -177,15 +179,16 @@
       if (!this.seen) { this.seen = true; this.embed(); }
     }
 
-    // The last of several that are wanted at once is what is drawn.
+    // The last of several that are wanted at once is what is drawn, even after one that failed.
     embed() {
-      this.queue = (this.queue ?? Promise.resolve()).then(() => this.embedNow());
+      const draw = () => this.embedNow();
+      this.queue = Promise.resolve(this.queue).then(draw, draw);
       return this.queue;
     }
 
     async embedNow() {
-      const theme = structuredClone(content.themes[dark.matches ? "dark" : "light"]);
-      if (narrow.matches) {
+      const theme = structuredClone(content.themes[is(DARK) ? "dark" : "light"]);
+      if (is(NARROW)) {
         theme.axis.labelLimit = 96;
         theme.legend.columns = 2;
       }
@@ -203,7 +206,7 @@
         actions: false,
         config: theme,
         renderer: many ? "canvas" : "svg",
-        tooltip: { theme: dark.matches ? "dark" : "light" },
+        tooltip: { theme: is(DARK) ? "dark" : "light" },
         patch: (vega) => this.fill(vega, values),
       });
       this.view = view;
@@ -338,8 +341,8 @@
   }, { rootMargin: "600px" });
   const sections = content.sections.map((section) => new Section(section));
   const again = () => { for (const section of sections) for (const each of section.figures) each.update(); };
-  dark.addEventListener("change", again);
-  narrow.addEventListener("change", again);
+  const told = [DARK, NARROW].map((media) => window.matchMedia(media));
+  for (const list of told) list.addEventListener("change", again);
   window.addEventListener("beforeprint", () => { for (const each of owners.values()) each.see(); });
   document.documentElement.dataset.ready = "true";
 })();
