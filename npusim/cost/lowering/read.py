@@ -3,7 +3,7 @@
 
 * A fused activation is a step of its own; later it may join the step before it again.
 * What the NPU does not execute is a step of kind "cpu".
-* What leads to no output is left out.
+* What leads to no output is left out; what computes the shape of a reshape leads to one.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ def _npu_step(op: Op, values: dict[int, Value], outputs: list[Value]) -> Step:
         tensors.append(op.inputs[1])
     if op.kind == "UNIDIRECTIONAL_SEQUENCE_LSTM":
         tensors += [op.input("state"), op.input("cell_state")]
+    if op.kind == "RESHAPE":
+        tensors += [shape for shape in op.inputs[1:] if shape is not None and shape.data is None]
     for tensor in tensors:
         if tensor is not None:
             step.read(whole(values[tensor.index]))

@@ -3,6 +3,9 @@
 
 The step before a reshape and those after it then share a value, unless both ends of the reshape
 must stay where they are, or others read the tensor in its old shape: a copy is made for these.
+Such another reader is a SHAPE from which the new shape is computed, as in converted Keras models
+with batches of any size. Shapes are known here, so it leads to no output any more and is never
+executed; yet it goes on as a reader, in the compiler as here.
 
 Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 """
@@ -46,8 +49,7 @@ def _remove(graph: Graph, reshape: Step) -> None:
     if (fixed and stays) or (len(ifm.readers) > 1 and ifm.shape != ofm.shape):
         _copy(graph, reshape)
         ifm = reshape.ifm.value
-    ifm.readers.remove(reshape)
-    ofm.writers.remove(reshape)
+    reshape.remove()
     if stays:
         for writer in list(ifm.writers):
             _rewrite(writer, ifm, ofm)
