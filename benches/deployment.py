@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +30,6 @@ from npusim.compress import compress
 from npusim.deployment import measure, random_samples, runtimes
 from npusim.hardware import machine
 from npusim.network import Network
-from npusim.weights.conditioning import least_error_clip
-from npusim.weights.format import WEIGHT_MAX
 from searchers.deployment import trained
 from spaces.cli import parse_option
 from spaces.export import export
@@ -55,15 +52,6 @@ NONZEROS = (0.5, 0.4)
 N_SAMPLES = 4
 
 
-@torch.no_grad()
-def set_range(weight: CompressedWeight) -> None:
-    """The range of least squared error beyond beta; training finds its own."""
-    kept = weight.theta[weight.mask > 0].abs() - weight.beta
-    step = float(kept.max()) / WEIGHT_MAX
-    codes = np.rint(kept.numpy() / step).astype(np.int64)
-    weight.log_range.fill_(math.log(step * least_error_clip(codes, weight.bitwidth)))
-
-
 def untrained(
     name: str, options: dict[str, Any], bitwidth: int, number_format: str, sparsity: float
 ) -> CandidateNet:
@@ -80,7 +68,7 @@ def untrained(
     net = build(space, candidate, generator, offset=number_format == "q-hat")
     net.prune(1.0)
     for weight in net.weights().values():
-        set_range(weight)
+        weight.fit_range()  # training finds its own
     height, width, depth = space.image_shape
     images = torch.randn(16, depth, height, width, generator=generator)
     recalibrate(net, [images])
@@ -99,7 +87,7 @@ def compressed(net: CandidateNet, bitwidth: int, sparsity: float) -> CandidateNe
             new.offset = True
             new.theta.copy_(theta)
             new.prune(1.0)
-            set_range(new)
+            new.fit_range()
             block.weight = new
     return net
 

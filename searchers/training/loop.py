@@ -173,8 +173,16 @@ class Training:
                 weight.quantized_fraction = fraction
         if step >= self.plan.pruning_from and step % self.recipe.mask_interval == 0:
             self.net.prune(self.plan.pruning(step))
+        if self.recipe.fit_ranges and step == self.plan.pruned_from:
+            self._fit_ranges()
         if self.recipe.int8_activations and step >= self.plan.pruned_from:
             self._quantize_activations()
+
+    def _fit_ranges(self) -> None:
+        """Set the ranges by the weights that are left, as they are now."""
+        self.net.prune(1.0)
+        for weight in self._weights:
+            weight.fit_range()
 
     def _quantize_activations(self) -> None:
         if self.net.input_quantizer.mode is Mode.ON:

@@ -44,6 +44,8 @@ class Recipe:
         quantize_stage, prune_stage: fractions of the steps of stage 1, with quantization alone, and
             of stage 2, in which pruning goes from nothing to its target. The rest is stage 3.
         quantized_fraction: alpha in stages 1 and 2; it rises linearly to 1 in stage 3.
+        fit_ranges: ranges of weights are set by least squared error when stage 3 begins and the
+            masks are final, else they are learned alone.
         mask_interval: steps between refreshes of the masks.
         regrow: pruned weights get the gradient of the zeros in their place and may grow back.
         number_format: of quantized weights: "q", or "q-hat" with its levels beyond what is pruned.
@@ -78,6 +80,7 @@ class Recipe:
     quantize_stage: float = 0.3
     prune_stage: float = 0.4
     quantized_fraction: float = 0.5
+    fit_ranges: bool = True
     mask_interval: int = 16
     regrow: bool = True
     number_format: str = "q-hat"

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from npusim.weights import least_error_clip
+from npusim.weights.format import WEIGHT_MAX
 from spaces.layers import BITWIDTH_MAX
 from spaces.nets.masks import magnitude_mask, n_kept
 from spaces.nets.quantizers import initial_range, quantize
@@ -66,6 +68,21 @@ class CompressedWeight(nn.Module):
         if 1 < self.bitwidth < BITWIDTH_MAX:
             kept = self.theta[self.mask > 0].abs() - self.beta
             self.log_range.copy_(initial_range(kept, self.bitwidth).log())
+
+    @torch.no_grad()
+    def fit_range(self) -> None:
+        """Set the range by least squared error of the weights that are kept, as they are.
+
+        Ranges are learned slowly: they still cover what weights were before pruning when few are
+        left of these, and levels that no weight uses cost bits of eq. (4). Nothing is to be set
+        for 1 and 32 bits, nor where all weights that are kept are alike.
+        """
+        if 1 < self.bitwidth < BITWIDTH_MAX:
+            kept = self.theta[self.mask > 0].abs() - self.beta
+            step = float(kept.max()) / WEIGHT_MAX
+            if step > 0:
+                codes = (kept / step).round().long().cpu().numpy()
+                self.log_range.fill_(math.log(step * least_error_clip(codes, self.bitwidth)))
 
     @torch.no_grad()
     def prune(self, progress: float) -> None:
