@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from searchers.training.tasks import (  # noqa: E402
     super_resolution_score,
 )
 from spaces.builder import SpaceBuilder  # noqa: E402
-from spaces.nets import build  # noqa: E402
+from spaces.nets import CompressedWeight, build  # noqa: E402
 from spaces.super_resolution import super_resolution  # noqa: E402
 
 RECIPE = Recipe(
@@ -132,6 +133,7 @@ CHANGES = {
     "quantize_stage": 0.1,
     "prune_stage": 0.6,
     "quantized_fraction": 1.0,
+    "fit_ranges": False,
     "mask_interval": 3,
     "regrow": False,
     "number_format": "q",
@@ -188,6 +190,20 @@ def test_stages_are_logged():
     kept = [row["kept_fraction"] for row in rows]
     assert kept[0] == 1.0 > kept[1] > kept[2]
     assert all(row["loss"] > 0 and row["wall_s"] > 0 for row in rows)
+
+
+def test_ranges_are_fitted_to_what_is_left_when_stage_3_begins():
+    training = make_training(RECIPE.but(quantize_stage=0.34, prune_stage=0.34))
+    steps, fitted = [], CompressedWeight.fit_range
+
+    def fit_range(weight):
+        steps.append(training.progress.step)
+        assert int(weight.mask.sum()) == weight.n_nonzero
+        fitted(weight)
+
+    with mock.patch.object(CompressedWeight, "fit_range", fit_range):
+        training.run()
+    assert steps == [training.plan.pruned_from] * len(training.net.weights())
 
 
 def test_floating_point_training_neither_quantizes_nor_prunes():

@@ -187,3 +187,40 @@ def test_ranges_follow_the_weights_when_calibrated():
     weight.theta.data.zero_()
     weight.calibrate()
     assert torch.isfinite(weight()).all()
+
+
+@pytest.mark.parametrize(("bitwidth", "offset"), [(2, False), (3, True), (4, True), (8, False)])
+def test_fitted_ranges_have_the_least_squared_error_of_what_is_kept(bitwidth, offset):
+    """No range of a fine grid is closer to the weights by more than rounding them to 255 steps."""
+    weight = weight_of((64, 64), bitwidth, 1024, offset)
+    weight.theta.data[0, 0] *= 4  # an outlier that no good range covers at few bits
+    weight.prune(1.0)
+
+    def error():
+        return (weight.mask * (weight() - weight.theta)).square().sum().item()
+
+    weight.fit_range()
+    fitted, largest = error(), weight.theta.abs().max().item()
+    others = []
+    for r in np.linspace(largest / 50, largest, 200):
+        weight.log_range.data.fill_(math.log(r))
+        others.append(error())
+    assert fitted <= 1.03 * min(others)
+    assert fitted < 0.9 * max(others)
+
+
+@pytest.mark.parametrize("bitwidth", [1, 32])
+def test_ranges_that_are_no_parameters_are_not_fitted(bitwidth):
+    weight = weight_of((8, 8), bitwidth, 32)
+    weight.theta.data *= 3
+    before = {name: value.clone() for name, value in weight.state_dict().items()}
+    weight.fit_range()
+    assert all(torch.equal(weight.state_dict()[name], before[name]) for name in before)
+
+
+def test_weights_that_are_all_alike_keep_their_range():
+    weight = weight_of((8, 8), 4, 32)
+    before = weight.log_range.item()
+    weight.theta.data.zero_()
+    weight.fit_range()
+    assert weight.log_range.item() == before
