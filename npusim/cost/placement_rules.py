@@ -109,7 +109,7 @@ def _conv_strides(op: Op) -> str | None:
 
 
 def _depthwise_strides(op: Op) -> str | None:
-    strides = effective_strides(op)
+    strides = integers(op, "stride_h", "stride_w")
     if max(strides) > STRIDE_MAX:
         return f"strides must be in 1..{STRIDE_MAX}, got {strides}"
     return None

@@ -9,7 +9,8 @@
 * A convolution or pool whose stride is above 3 is computed ofm element by ofm element.
 * The rows of a batch of a fully connected layer are arranged as a map that is nearly square, so is
   the batch of a convolution of one by one.
-* A pad joins each convolution that reads it if it is smaller than the kernel on every side.
+* A pad joins each convolution that reads it if what is needed of it, by the strides as they were
+  given, is smaller than the kernel on every side.
 
 Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 """
@@ -180,7 +181,8 @@ def join_pad(step: Step) -> None:
     writers = step.ifm.value.writers
     if step.window.padding != UNPADDED or len(writers) != 1 or writers[0].kind != "PAD":
         return
-    pad = writers[0]
+    assert step.op is not None
+    pad, strides = writers[0], integers(step.op, "stride_h", "stride_w")
     margins = pad_margins(pad)
     if pad.ifm.quantization != pad.ofm.quantization or pad.ifm.value.dtype != pad.ofm.value.dtype:
         return
@@ -189,7 +191,7 @@ def join_pad(step: Step) -> None:
     sides = [
         (before, _needed_after(length, before, after, stride, extent))
         for length, (before, after), stride, extent in zip(
-            *(pad.ifm.taken[1:3], margins[1:3], step.window.stride, step.window.extent),
+            *(pad.ifm.taken[1:3], margins[1:3], strides, step.window.extent),
             strict=True,
         )
     ]
