@@ -289,18 +289,19 @@ def _made_values(source: WeightSource) -> Hashable:
 
 
 def scales_of(op: NpuOp) -> Hashable:
-    """What the scales of an operation's channels are made from; made weights need nothing."""
+    """What an operation's channels are scaled by; made weights need nothing."""
     source = op.source
     if source is None or (op.weights is not None and op.weights.is_made):
         return None
     tensors = (source.ifm, *source.weight_tensors, source.ofm)
-    return tuple(
-        tensor and tensor.quantization and tuple(tensor.quantization.scales.tolist())
-        for tensor in tensors
-    )
+    known = [one.quantization.scales for one in tensors if one is not None and one.quantization]
+    dtype = source.ifm and source.ifm.dtype
+    if len(known) == len(tensors) == 3:
+        ifm, weights, ofm = (scales.astype(np.float64) for scales in known)
+        return dtype, tuple((ifm * weights / ofm).tolist())
+    return dtype, tuple(tuple(scales.tolist()) for scales in known)
 
 
-@once_per_object
 def _all_scales(program: Program) -> list[Hashable]:
     return [None if op.weights is None else scales_of(op) for op in program.ops]
 

@@ -121,6 +121,13 @@ def _transpose_conv(op: Op) -> str | None:
     allowed = [(1, 1), (2, 2)] + [(1, 2)] * flat[0] + [(2, 1)] * flat[1]
     if strides not in allowed:
         return f"strides must be one of {allowed}, got {strides}"
+    is_same = op.attributes.get("padding") == "SAME"
+    expected = tuple(
+        length * stride + (0 if is_same else max(size - stride, 0))
+        for length, stride, size in zip(maps(op)[0].shape[1:3], strides, _kernel(op), strict=True)
+    )
+    if (shape := maps(op)[1].shape[1:3]) != expected:
+        return f"ofm must have height and width {expected}, got {shape}"
     return None
 
 

@@ -47,6 +47,8 @@ class RandomGraph:
         batch: of the inputs.
     """
 
+    kinds_known = KINDS
+
     def __init__(
         self,
         rng: np.random.Generator,
@@ -64,7 +66,7 @@ class RandomGraph:
             self.live.append(self.image())
         for _ in range(n_ops):
             kind = str(rng.choice(list(kinds)))
-            made = KINDS[kind](self)
+            made = self.kinds_known[kind](self)
             made = [] if made is None else made
             self.live += made if isinstance(made, list) else [made]
             self.kinds += [kind] * bool(made)

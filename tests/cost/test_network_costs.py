@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import regor_oracle as oracle
 from deep_networks import FAMILIES, DeepNetwork
 from random_graphs import KINDS, RandomGraph
 from random_networks import VARIANTS, RandomNetwork
+from short_graphs import short_graph
 
 import npusim
 from npusim.cost.estimate import estimate
@@ -99,10 +100,12 @@ def random_network(seed: int) -> Network | None:
     return RandomGraph(rng, list(KINDS), int(rng.integers(2, 9))).build()
 
 
-def compiled(seeds: range) -> Iterator[tuple[int, Measured, Measured]]:
+def compiled(
+    seeds: range, make: Callable[[int], Network | None] = random_network
+) -> Iterator[tuple[int, Measured, Measured]]:
     """What the compiler says of random networks, and what we say."""
     for seed in seeds:
-        network = random_network(seed)
+        network = make(seed)
         npu, sram_only = names()[seed % 4], seed % 5 == 0
         if network is None:
             continue
@@ -137,6 +140,12 @@ def test_random_networks():
     assert_near(found, 0.97)
 
 
+def test_short_graphs():
+    found = list(compiled(range(400), short_graph))
+    assert len(found) > 300
+    assert_near(found, 0.99)
+
+
 @pytest.mark.parametrize(
     "seed", [143, 222, 477, 504, 1009, 1387, 1443, 1448, 1607, 2026, 2779, 2848, 2919, 2950]
 )
@@ -153,6 +162,13 @@ def test_graphs_that_once_differed(seed):
 def test_many_random_networks():
     found = list(compiled(range(1000, 4000)))
     assert len(found) > 2500
+    assert_near(found, 0.99)
+
+
+@pytest.mark.slow
+def test_many_short_graphs():
+    found = list(compiled(range(1000, 11_000), short_graph))
+    assert len(found) > 8000
     assert_near(found, 0.99)
 
 

@@ -33,7 +33,6 @@ _EARLY: Final[Mapping[str, _Rule]] = {
     "SLICE": copies.lower_slice,
     "STRIDED_SLICE": copies.lower_strided_slice,
     **dict.fromkeys(("SPLIT", "SPLIT_V", "UNPACK"), copies.lower_split),
-    "QUANTIZE": quantizes.fuse_quantize,
     "PACK": copies.lower_pack,
     "MIRROR_PAD": copies.lower_mirror_pad,
     "TRANSPOSE": find_reshape,
@@ -99,6 +98,7 @@ def program(network: Network) -> Program:
     graph = read(network)
     _rewrite(graph, _EARLY)
     remove_reshapes(graph)
+    _rewrite(graph, {"QUANTIZE": quantizes.fuse_quantize})
     _rewrite(graph, _RULES)
     _rewrite(graph, _LATE)
     copies.read_parts_in_place(graph)

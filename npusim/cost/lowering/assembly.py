@@ -52,7 +52,7 @@ def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
         return False
     if len(between.writers) != 1 or n_reads[id(between)] != 1:
         return False
-    if before.ofm.part is not None and not _covers(before.ofm):
+    if not (_covers(before.ofm) and _covers(activation.ifm)):
         return False
     is_shaped = before.attributes.get("deepened") or _is_windowed(before)
     is_shaped = is_shaped or activation.ofm.part is not None
@@ -72,6 +72,8 @@ def _is_windowed(step: Step) -> bool:
 
 
 def _covers(link: Link) -> bool:
+    if link.part is None:
+        return True
     shape = link.shape[-len(link.taken) :]
     return shape == link.taken and math.prod(link.shape) == math.prod(link.taken)
 

@@ -59,8 +59,8 @@ def lower_convolution(graph: Graph, step: Step) -> None:
     step.weights = step.weights or weights.convolution(op, step.ifm_bits)
     step.window = _window(op, *weights.spread_kernel(op))
     join_pad(step)
-    batch = step.ifm.taken[0]
-    if batch > 1 and step.window == Window():
+    is_pointwise = step.window == Window() and step.ifm.taken[:3] == step.ofm.taken[:3]
+    if step.ifm.taken[0] > 1 and is_pointwise:
         step.read_instead(0, _squared(step.ifm, step.weights.shape[3]))
         step.write_instead(0, _squared(step.ofm, step.weights.shape[0]))
     unroll_strides(graph, step)

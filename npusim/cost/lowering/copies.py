@@ -4,6 +4,8 @@
 * A concatenation is one copy for each input into its place, a split one from each place.
 * A pad is one copy for the input and one for each margin, from constants.
 * A part that only one step reads is not copied: that step reads it where it is.
+* What only becomes a part of another map is written there, but by transposes, and in batches by all
+  steps that are not element-wise: their results are copied.
 
 Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 """
@@ -15,6 +17,7 @@ from dataclasses import replace
 
 from npusim.cost.lowering.convolutions import pad_margins
 from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, same, whole
+from npusim.cost.program import UNITS
 from npusim.network import Op
 from npusim.tensor import DTYPES
 
@@ -162,7 +165,7 @@ def lower_pad(graph: Graph, step: Step) -> None:
         n_constant_bytes=n_bytes,
         content=("margins", ofm.value.dtype, n_bytes, fill),
     )
-    flat = len(shape) > 4 or (len(shape) == 4 and shape[0] > 1)
+    flat = len(shape) > 4 or (len(shape) == 4 and step.ifm.shape[0] > 1)
     for axis, (before, after) in enumerate(margins):
         seen = around(shape, axis) if flat else shape
         along = 1 if flat else axis
@@ -273,15 +276,18 @@ def _write_in_place(copy: Step) -> None:
     if len(value.readers) != 1 or len(value.writers) != 1 or value.is_output or value.is_input:
         return
     writer = value.writers[0]
-    if writer.kind in ("cpu", "copy", "shift_right") or writer.ofm.part is not None:
+    if writer.kind in ("cpu", "copy", "transpose", "TRANSPOSE") or writer.ofm.part is not None:
         return
     if value.is_variable or value.dtype != copy.ofm.value.dtype:
         return
-    if "multiplier" in writer.attributes and writer.ofm.shape[0] > 1:
+    if math.prod(writer.ofm.shape[:-3]) > 1 and UNITS.get(writer.kind) != "elementwise":
         return
     if copy.ofm.part is None or copy.ofm.part == copy.ofm.shape:
         return
-    if copy.ifm.quantization != copy.ofm.quantization or writer.ofm.shape != copy.ifm.shape:
+    shape = writer.ofm.shape
+    if writer.kind == "shift_right":  # the last step of a softmax, which has four axes always
+        shape = shape[1:]
+    if copy.ifm.quantization != copy.ofm.quantization or shape != copy.ifm.shape:
         return
     copy.remove()
     moved = copy.ofm

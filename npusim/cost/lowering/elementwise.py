@@ -72,8 +72,10 @@ def _table_content(step: Step) -> tuple[Hashable, ...]:
         options = () if step.op is None else tuple(sorted(step.op.attributes.items()))
         return step.kind, options, codes(step)
     low, high = (0, 255) if step.ifm.value.dtype == "uint8" else (-128, 127)
-    real = ifm.scales[0].astype(np.float64) * (np.arange(low, high + 1) - ifm.zero_points[0])
-    table = np.rint(_FUNCTIONS[step.kind](real) / ofm.scales[0]) + ofm.zero_points[0]
+    is_fused = step.op is not None and step.op.kind != step.kind  # the compiler leaves scales out
+    scales = (1.0, 1.0) if is_fused else (float(ifm.scales[0]), float(ofm.scales[0]))
+    real = scales[0] * (np.arange(low, high + 1) - ifm.zero_points[0])
+    table = np.rint(_FUNCTIONS[step.kind](real) / scales[1]) + ofm.zero_points[0]
     return step.ofm.value.dtype, table.clip(low, high).astype(np.int16).tobytes()
 
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """QUANTIZE operations that need no operation of their own.
 
-One that keeps the scale joins the step before it, if that alone writes and QUANTIZE alone reads
-what is between them, or else the step behind it. NEG takes any scale.
+One that keeps the scale joins the step behind it or else the step before it, if that alone reads
+or writes what is between them: a step behind if the codes have a zero point of 0, and those before
+it too unless it widens them; a step before if the codes that it wrote have a zero point of 0. Of
+several in a row that keep the scale one is left. NEG takes any scale.
 
 Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 """
@@ -22,10 +24,12 @@ _POOLS: Final = ("MAX_POOL_2D", "REDUCE_MAX", "REDUCE_MIN")
 _WEIGHTED: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _BEFORE: Final = (
     *(*_WEIGHTED, "MUL", "MINIMUM", "MAXIMUM", "ABS", "NEG", "MEAN", "SUM", "SOFTMAX"),
-    *("SQUARED_DIFFERENCE", "PRELU", *_POOLS),
+    *("SQUARED_DIFFERENCE", "PRELU", "QUANTIZE", *_POOLS, "BATCH_MATMUL"),
 )
 _PAIRS: Final = ("MUL", "MINIMUM", "MAXIMUM")
-_BEHIND: Final = (*_WEIGHTED, "ABS", "NEG", "MEAN", "SUM", "ARG_MAX", *_POOLS)
+_WIDENING: Final = (("int8", "int16"), ("uint8", "int8"), ("uint8", "int16"))
+"""Types of codes before and behind, of which the ranges of the latter are larger or begin lower."""
+_BEHIND: Final = (*_WEIGHTED, "ABS", "NEG", "MEAN", "SUM", "ARG_MAX", "QUANTIZE", *_POOLS)
 
 
 def fuse_quantize(graph: Graph, step: Step) -> None:
@@ -36,19 +40,20 @@ def fuse_quantize(graph: Graph, step: Step) -> None:
         step.remove()
         for index, link in enumerate(reader.inputs):
             if link.value is step.ofm.value:
-                reader.read_instead(index, replace(step.ifm, quantization=link.quantization))
+                seen = replace(step.ifm, shape=link.shape, quantization=link.quantization)
+                reader.read_instead(index, seen)
     elif writer is not None:
         step.remove()
-        writer.write_instead(0, step.ofm)
+        writer.write_instead(0, step.ofm.seen(writer.ofm.shape))
 
 
 def _reader(step: Step) -> Step | None:
     ifm, ofm = step.ifm, step.ofm
-    if ofm.value.is_output or len(ofm.value.readers) != 1 or not _same_codes(ifm, ofm):
+    if ofm.value.is_output or len(ofm.value.readers) != 1 or not _keeps_distances(ifm, ofm):
         return None
     reader = ofm.value.readers[0]
-    widens = ifm.value.dtype == "int8" and ofm.value.dtype == "int16"
-    if ifm.value.dtype != ofm.value.dtype and (not widens or reader.kind in _POOLS):
+    widens = _dtypes(ifm, ofm) in _WIDENING and reader.kind not in _POOLS
+    if ifm.value.dtype != ofm.value.dtype and not (widens or reader.kind == "QUANTIZE"):
         return None
     if reader.kind in _PAIRS:
         links = [link for link in reader.inputs if link.value is ofm.value]
@@ -67,7 +72,8 @@ def _writer(step: Step) -> Step | None:
         return None
     if writer.kind == "PRELU" and not _ends_in_maximum(writer):
         return None
-    return writer if writer.kind in _BEFORE and _same_scales(ifm, ofm) else None
+    keeps = _same_scales(ifm, ofm) and not _numbers(ifm).zero_points.any()
+    return writer if writer.kind in _BEFORE and keeps else None
 
 
 def _ends_in_maximum(prelu: Step) -> bool:
@@ -88,6 +94,10 @@ def _same_scales(first: Link, second: Link) -> bool:
     return np.array_equal(_numbers(first).scales, _numbers(second).scales)
 
 
-def _same_codes(first: Link, second: Link) -> bool:
-    points = _numbers(first).zero_points, _numbers(second).zero_points
-    return _same_scales(first, second) and np.array_equal(*points)
+def _dtypes(first: Link, second: Link) -> tuple[str, str]:
+    return first.value.dtype, second.value.dtype
+
+
+def _keeps_distances(first: Link, second: Link) -> bool:
+    is_free = _dtypes(first, second) in _WIDENING or not _numbers(first).zero_points.any()
+    return _same_scales(first, second) and is_free and not _numbers(second).zero_points.any()

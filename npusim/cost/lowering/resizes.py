@@ -5,6 +5,8 @@
 * RESIZE_BILINEAR by 2 with half pixel centres becomes four depthwise convolutions, one for each
   parity of row and column, of a map with margins.
 * A map of one element is added to zeros.
+* Where it is a part of a larger map, the compiler counts all channels of that one in the pools
+  before the last and, with half pixel centres, its whole size.
 
 Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 """
@@ -40,7 +42,7 @@ def cut_resize(graph: Graph, step: Step) -> list[Step]:
     corners = int(bool(op.attributes.get("align_corners")))
     factors = [
         (long - corners) // (short - corners) if short > corners else 1
-        for short, long in zip(step.ifm.shape[1:3], step.ofm.shape[1:3], strict=True)
+        for short, long in zip(step.ifm.shape[1:3], step.ofm.taken[1:3], strict=True)
     ]
     step.remove()
     steps: list[Step] = []
@@ -80,7 +82,7 @@ def _is_aligned(step: Step, factor: int) -> bool:
     return (
         max(
             (long - 1) / max(short - 1, 1)
-            for short, long in zip(step.ifm.shape[1:3], step.ofm.shape[1:3], strict=True)
+            for short, long in zip(step.ifm.shape[1:3], step.ofm.taken[1:3], strict=True)
         )
         == factor
     )
@@ -124,7 +126,7 @@ def _half_pixels(graph: Graph, step: Step) -> list[Step]:
             target_link = replace(step.ofm.at(offset, part), stride=(1, 2, 2, 1))
             made = graph.add("depthwise", [source_link], target_link, step, scaled=False)
             made.window = Window((2, 2))
-            made.weights = weights.half_pixels(op, row_parity, column_parity, depth)
+            made.weights = weights.half_pixels(op, row_parity, column_parity, part[3])
             made.has_scales = True
             made.suffix = f"rows {row_parity}, columns {column_parity}"
             steps.append(made)

@@ -9,9 +9,11 @@ Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable
 from typing import Final
 
-from npusim.cost.lowering.elementwise import WORD_TABLE, codes, constant, scalar
+from npusim.cost.lowering.elementwise import WORD_TABLE, constant, scalar
 from npusim.cost.lowering.graph import Graph, Link, Shape, Step, Value, Window, whole
 
 _WIDE_TABLE: Final = 1024
@@ -33,14 +35,12 @@ class _Sequence:
         self.end(kind, *inputs, ofm=ofm)
         return ofm
 
-    def table(self, link: Link, dtype: str, n_bytes: int) -> Link:
-        """A look-up table of a dtype."""
+    def table(self, link: Link, dtype: str, n_bytes: int, content: Hashable) -> Link:
+        """A look-up table of a dtype; tables of equal content are in flash once."""
         ofm = self.add("activation", link, dtype=dtype)
-        writer, op = ofm.value.writers[0], self.step.op
+        writer = ofm.value.writers[0]
         writer.table_bytes = n_bytes
-        beta = None if op is None else op.attributes.get("beta")
-        content = ("softmax", self.n_steps, n_bytes, beta, codes(self.step))
-        writer.attributes["table_content"] = content
+        writer.attributes["table_content"] = ("softmax", content)
         return ofm
 
     def end(self, kind: str, *inputs: Link, ofm: Link) -> None:
@@ -59,6 +59,18 @@ def _size(shape: Shape) -> int:
 
 def _number(name: str) -> Link:
     return scalar(name, "int32")
+
+
+def _decay(step: Step) -> float:
+    """By what the exponent falls from one code to the next."""
+    beta = 1.0 if step.op is None else step.op.attributes.get("beta", 1.0)
+    scale = 1.0 if step.ifm.quantization is None else step.ifm.quantization.scales[0]
+    return float(scale) * float(beta)  # type: ignore[arg-type]
+
+
+def _mantissa(step: Step) -> float:
+    """The same without its power of two, which is a shift."""
+    return math.frexp(_decay(step))[0]
 
 
 def lower_softmax(graph: Graph, step: Step) -> None:
@@ -87,7 +99,7 @@ def lower_softmax(graph: Graph, step: Step) -> None:
 def _lower_bytes(sequence: _Sequence, ifm: Link, largest: Link) -> tuple[Link, Link, Link]:
     add = sequence.add
     difference = add("sub", ifm, largest, dtype="int8")
-    exponential = sequence.table(difference, "int32", _WIDE_TABLE)
+    exponential = sequence.table(difference, "int32", _WIDE_TABLE, _decay(sequence.step))
     small = add("shift_right", exponential, _number("12"))
     total = add("reduce_sum", small, shape=(*ifm.shape[:3], 1))
     headroom = add("clz", total)
@@ -105,9 +117,10 @@ def _lower_bytes(sequence: _Sequence, ifm: Link, largest: Link) -> tuple[Link, L
 def _lower_words(sequence: _Sequence, ifm: Link, largest: Link) -> tuple[Link, Link, Link]:
     add = sequence.add
     difference = add("sub", ifm, largest)
-    scaled = add("mul", difference, _number("scale"))
+    scale = scalar("scale", "int32", depends_on=(_mantissa(sequence.step),))
+    scaled = add("mul", difference, scale)
     index = add("add", scaled, _number("32767"), dtype="int16")
-    exponential = sequence.table(index, "int16", WORD_TABLE)
+    exponential = sequence.table(index, "int16", WORD_TABLE, "exponential")
     total = add("reduce_sum", exponential, shape=(*ifm.shape[:3], 1))
     headroom = add("clz", total)
     shift = add("sub", _number("31"), headroom)
@@ -115,5 +128,5 @@ def _lower_words(sequence: _Sequence, ifm: Link, largest: Link) -> tuple[Link, L
     rest = add("shift_left", add("sub", total, one), headroom)
     narrow = add("shift_right", rest, _number("15"))
     argument = add("sub", narrow, _number("32768"), dtype="int16")
-    reciprocal = sequence.table(argument, "int16", WORD_TABLE)
+    reciprocal = sequence.table(argument, "int16", WORD_TABLE, "reciprocal")
     return exponential, reciprocal, shift
