@@ -63,6 +63,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "TRANSPOSE": transposes.lower_transpose,
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), resizes.lower_resize),
     "TILE": copies.lower_tile,
+    "PAD": convolutions.pass_pad,
 }
 
 _LATE: Final[Mapping[str, _Rule]] = {
@@ -99,7 +100,7 @@ def program(network: Network) -> Program:
     _rewrite(graph, _EARLY)
     remove_reshapes(graph)
     _rewrite(graph, {"QUANTIZE": quantizes.fuse_quantize})
-    _rewrite(graph, _RULES)
+    _rewrite(graph, _RULES, as_rewritten=True)
     _rewrite(graph, _LATE)
     copies.read_parts_in_place(graph)
     copies.write_parts_in_place(graph)
@@ -108,8 +109,8 @@ def program(network: Network) -> Program:
     return assembly.assemble(graph, assembly.gather_cpu_steps(steps))
 
 
-def _rewrite(graph: Graph, rules: Mapping[str, _Rule]) -> None:
-    for step in graph.from_outputs():
+def _rewrite(graph: Graph, rules: Mapping[str, _Rule], *, as_rewritten: bool = False) -> None:
+    for step in graph.from_outputs(as_rewritten=as_rewritten):
         rule = rules.get(step.kind)
         if rule is not None:
             rule(graph, step)

@@ -10,7 +10,8 @@
 * The rows of a batch of a fully connected layer are arranged as a map that is nearly square, so is
   the batch of a convolution of one by one.
 * A pad joins each convolution that reads it if what is needed of it, by the strides as they were
-  given, is smaller than the kernel on every side.
+  given, is smaller than the kernel on every side, and if the way from the last output back reaches
+  that convolution before the pad itself.
 
 Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 """
@@ -181,6 +182,8 @@ def join_pad(step: Step) -> None:
     writers = step.ifm.value.writers
     if step.window.padding != UNPADDED or len(writers) != 1 or writers[0].kind != "PAD":
         return
+    if writers[0].attributes.get("passed"):
+        return
     assert step.op is not None
     pad, strides = writers[0], integers(step.op, "stride_h", "stride_w")
     margins = pad_margins(pad)
@@ -202,6 +205,12 @@ def join_pad(step: Step) -> None:
     step.read_instead(0, pad.ifm)
     if not pad.ofm.value.readers:
         pad.remove()
+
+
+def pass_pad(graph: Graph, step: Step) -> None:
+    """Close a PAD for the convolutions that are reached after it."""
+    del graph
+    step.attributes["passed"] = True
 
 
 def _needed_after(length: int, before: int, after: int, stride: int, extent: int) -> int:

@@ -198,10 +198,10 @@ def _see_three_axes(step: Step) -> None:
     shape = step.ifm.shape
     if step.axis != -2 or math.prod(shape[:-3]) > 1:
         axis = step.axis + len(shape)
-        step.inputs[0] = step.ifm.seen((1, *around(shape, axis)))
-        seen = (1, *around(step.ofm.shape, axis))
-        step.outputs[0] = replace(step.ofm, shape=seen, offset=None, part=None)
-    step.window = replace(step.window, kernel=(1, step.ifm.shape[2]))
+        seen, taken = ((1, *around(link.shape, axis)) for link in (step.ifm, step.ofm))
+        step.inputs[0] = replace(step.ifm, shape=seen, offset=None, part=None)
+        step.outputs[0] = replace(step.ofm, shape=taken, offset=None, part=None)
+    step.window = replace(step.window, kernel=(1, step.ifm.taken[2]))
 
 
 def _cut_multiplier(graph: Graph, step: Step, *, first: bool) -> list[Step]:

@@ -268,9 +268,15 @@ class Graph:
         step.write(output)
         return step
 
-    def from_outputs(self) -> list[Step]:
-        """All steps, each before those it was first reached from: for rewriting."""
-        return list(self._walk(entering=True, in_order=False))
+    def from_outputs(self, *, as_rewritten: bool = False) -> Iterable[Step]:
+        """All steps, each before those it was first reached from: for rewriting.
+
+        Args:
+            as_rewritten: whether the way goes on from what each step has become until the next one
+                is asked for, new steps included; else all is as it is now.
+        """
+        steps = self._walk(entering=True, in_order=False)
+        return steps if as_rewritten else list(steps)
 
     def execution_order(self) -> list[Step]:
         """All steps as they are executed, depth first: last outputs and last inputs first."""
@@ -278,21 +284,22 @@ class Graph:
 
     def _walk(self, *, entering: bool, in_order: bool) -> Iterator[Step]:
         direction = -1 if in_order else 1
-        seen: set[int] = set()
+        seen: dict[int, Step] = {}  # kept, lest new steps have numbers of removed ones
         stack = [(step, False) for value in self.outputs for step in value.writers[::direction]]
         while stack:
             step, is_done = stack.pop()
             if is_done:
                 yield step
             elif id(step) not in seen:
-                seen.add(id(step))
+                seen[id(step)] = step
                 if entering:
                     yield step
                 else:
                     stack.append((step, True))
                 values = [link.value for link in step.inputs]
-                if entering:
-                    values = [*(link.value for link in step.outputs), *values]
+                if entering:  # and perhaps rewritten
+                    read = [v for v in values if any(id(one) in seen for one in v.readers)]
+                    values = [*(link.value for link in step.outputs), *read]
                 stack += [
                     (writer, False) for value in values for writer in value.writers[::direction]
                 ]
