@@ -60,7 +60,7 @@ def lower_convolution(graph: Graph, step: Step) -> None:
     step.weights = step.weights or weights.convolution(op, step.ifm_bits)
     step.window = _window(op, *weights.spread_kernel(op))
     join_pad(step)
-    is_pointwise = step.window == Window() and step.ifm.taken[:3] == step.ofm.taken[:3]
+    is_pointwise = step.window == Window() and integers(op, "stride_h", "stride_w") == (1, 1)
     if step.ifm.taken[0] > 1 and is_pointwise:
         step.read_instead(0, _squared(step.ifm, step.weights.shape[3]))
         step.write_instead(0, _squared(step.ofm, step.weights.shape[0]))

@@ -29,7 +29,9 @@ _BEFORE: Final = (
 _PAIRS: Final = ("MUL", "MINIMUM", "MAXIMUM")
 _WIDENING: Final = (("int8", "int16"), ("uint8", "int8"), ("uint8", "int16"))
 """Types of codes before and behind, of which the ranges of the latter are larger or begin lower."""
-_BEHIND: Final = (*_WEIGHTED, "ABS", "NEG", "MEAN", "SUM", "ARG_MAX", "QUANTIZE", *_POOLS)
+_BEHIND: Final = (
+    *(*_WEIGHTED, "ABS", "NEG", "MEAN", "SUM", "ARG_MAX", "QUANTIZE", "BATCH_MATMUL", *_POOLS),
+)
 
 
 def fuse_quantize(graph: Graph, step: Step) -> None:
