@@ -25,7 +25,6 @@ from npusim.integer.operands import (
 )
 from npusim.integer.requantize import (
     Int64,
-    high_product,
     in_vectors,
     multiplier,
     rounded_away,
@@ -53,10 +52,11 @@ def _sum(op: Op, arrays: list[Any], profile: str, sign: int = 1) -> Codes:
     acc = np.zeros((), np.int64)
     for tensor, codes, s in pairs:
         m, right = multiplier(scale(tensor) / top)
-        term = scaled(centred(tensor, codes) << 20, m, right)
-        if profile == "litert_opt":  # vectors shift without rounding
-            floor = high_product(centred(tensor, codes) << 20, m) >> -right
-            term = np.where(in_vectors(term.size, 8).reshape(term.shape), floor, term)
+        widened = centred(tensor, codes) << 20
+        term = scaled(widened, m, right)
+        if profile == "litert_opt" and sign > 0:  # vectors round once
+            once = shifted_right(widened * m, 31 - right, ties_up=True)
+            term = np.where(in_vectors(term.size, 16).reshape(term.shape), once, term)
         acc = acc + s * term
     codes = scaled(acc, *multiplier(top / ((1 << 20) * scale(op.ofm))))
     return activated(op, codes + zero(op.ofm))

@@ -42,10 +42,9 @@ def _requantized(op: Op, acc: Int64, bias: Codes | None, profile: str) -> Codes:
         codes = rounded_away(acc * real)
     else:
         ties_up = np.zeros(acc.shape[-1], np.bool_)
-        if profile == "litert_opt" and op.kind == "DEPTHWISE_CONV_2D":
-            ties_up = in_vectors(acc.shape[-1], 8)
-        elif profile == "litert_opt" and op.kind != "TRANSPOSE_CONV":
-            ties_up = ~ties_up
+        if profile == "litert_opt":
+            lanes = 8 if op.kind in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV") else 1
+            ties_up = in_vectors(acc.shape[-1], lanes)
         codes = scaled(acc, *multiplier(real), ties_up=ties_up)
     return activated(op, codes + zero(op.ofm))
 
@@ -101,6 +100,8 @@ def _transposed(op: Op, arrays: list[Any], profile: str) -> Codes:
     x, w = arrays[2].astype(np.float64) - zero(op.ifm), arrays[1].astype(np.float64)
     stride = attribute(op, "stride_h"), attribute(op, "stride_w")
     (n, *size, _), kernel = x.shape, w.shape[1:3]
+    if profile == "xnnpack" and (kernel[0] < stride[0] or kernel[1] < stride[1]):  # not taken
+        profile = "litert_opt"
     full = [(size[i] - 1) * stride[i] + kernel[i] for i in (0, 1)]
     begin = [_padding(op, op.ofm.shape[1 + i], size[i], kernel[i], stride[i])[0] for i in (0, 1)]
     extent = [max(full[i], begin[i] + op.ofm.shape[1 + i]) for i in (0, 1)]

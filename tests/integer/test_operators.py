@@ -226,7 +226,7 @@ def test_operators_equal_tflite_micro(name):
     assert n_compared >= 3
 
 
-def test_optimised_sums_shift_their_terms_without_rounding():
+def test_optimised_sums_round_their_terms_once():
     """150.4999985 would otherwise be 150.5."""
     net = NetworkBuilder("sum")
     a = net.input((1, 16), scale=0.04282106086611748, zero_point=-128)
@@ -241,6 +241,45 @@ def test_optimised_sums_shift_their_terms_without_rounding():
         made = tflite_oracle.interpreter(to_bytes(network), RESOLVERS[profile])
         (theirs,) = tflite_oracle.run(made, 0, given)
         assert theirs.tolist() == [[code] * 16]
+
+
+@pytest.mark.parametrize("kind", ["ADD", "SUB"])
+@pytest.mark.parametrize("scales", [(0.4, 0.5, 0.2), (0.125, 0.1, 0.2), (0.5, 0.2, 0.2)])
+@pytest.mark.parametrize("profile", ["litert_ref", "litert_opt"])
+def test_sums_of_all_codes_where_ties_abound(kind, scales, profile):
+    tflite_oracle.require()
+    every = np.arange(-128, 128, dtype=np.int8)
+    first, second = (part.ravel()[:-3] for part in np.meshgrid(every, every))  # and a rest
+    net = NetworkBuilder("sum")
+    terms = [net.input((1, len(first)), scale=scale) for scale in scales[:2]]
+    network = net.build(net.op(kind, *terms, scale=scales[2]))
+    inputs = [first[None], second[None]]
+    made = tflite_oracle.interpreter(to_bytes(network), RESOLVERS[profile])
+    (theirs,) = tflite_oracle.run(made, 0, dict(enumerate(inputs)))
+    assert np.array_equal(run(network, inputs, profile)[2], theirs)
+
+
+@pytest.mark.parametrize("depth", [7, 8, 16, 19])
+@pytest.mark.parametrize("kernel", [(1, 1), (1, 3), (2, 2), (3, 1), (3, 3)])
+def test_transposed_convolutions_of_any_depth_and_kernel(depth, kernel):
+    tflite_oracle.require()
+    rng = np.random.default_rng(depth)
+    net = NetworkBuilder("transposed")
+    image = net.input((1, 6, 7, 12), scale=0.1, zero_point=-3)
+    codes = rng.integers(-9, 10, (depth, *kernel, 12)).astype(np.int8)
+    weights = net.constant(codes, scales=rng.choice([0.1, 0.2, 0.25], depth) / 10)
+    shape = (1, 12, 14, depth)
+    window = {"padding": "SAME", "stride_h": 2, "stride_w": 2, "shape": shape}
+    bias = net.bias(rng.integers(-50, 50, depth), image, weights)
+    network = net.build(
+        net.op("TRANSPOSE_CONV", i32(*shape), weights, image, bias, scale=0.05, **window)
+    )
+    inputs = [rng.integers(-128, 128, (1, 6, 7, 12)).astype(np.int8)]
+    for profile, resolver in RESOLVERS.items():
+        made = tflite_oracle.interpreter(to_bytes(network), resolver)
+        (theirs,) = tflite_oracle.run(made, 0, dict(enumerate(inputs)))
+        ours = run(network, inputs, profile)[network.outputs[0].index]
+        assert np.array_equal(ours, theirs), profile
 
 
 def test_profiles_are_told_apart_by_what_is_drawn():
