@@ -53,7 +53,8 @@ class Batch:
     Attributes:
         ops: what operations are, int64 [n, entries_kernels.OP_COLUMNS].
         rows: line of `ops` of each operation, int64 [n_ops].
-        links: how they depend on others of their program, int64 [n_ops, LINK_COLUMNS].
+        links: how they depend on others of their program, int64 [n_ops, LINK_COLUMNS]; those of one
+            program where all have the same.
         table: their maps, and where each program begins.
         formats: of every map, int8 [n_maps].
         other_bytes: tables and constants of each program in flash, int64 [n_programs].

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from npusim.cost.batch import Batch
 
 Int64Array = npt.NDArray[np.int64]
+Listed = tuple[npt.NDArray[np.signedinteger], ...]
+"""As `lookup_kernels.set_steps` describes it."""
 
 _KNOWN_MIN: Final = 256
 _KNOWN_MAX: Final = 1 << 20
@@ -43,12 +45,12 @@ class BatchEntries:
 
     Attributes:
         known: what the numbers stand for.
-        listed: what programs consist of, as `lookup_kernels.set_steps` writes it.
+        listed: what programs consist of.
         macs: multiply-accumulates of each program, int64 [n_programs].
     """
 
     known: Known
-    listed: tuple[Int64Array, ...]
+    listed: Listed
     macs: Int64Array
 
     @property
@@ -91,7 +93,7 @@ class Known:
             self.statistics = known.view(np.float64)
         return found
 
-    def list(self, batch: Batch, index: Int64Array, *, sram: bool) -> tuple[Int64Array, ...]:
+    def list(self, batch: Batch, index: Int64Array, *, sram: bool) -> Listed:
         """What the programs of a batch consist of; new contexts are added."""
         from npusim.cost.lookup_kernels import HEAD_COLUMNS, set_steps
 
@@ -99,9 +101,9 @@ class Known:
         room = _memory_room(table)
         used = table.accesses, table.maps, table.in_place if sram else table.in_place[:0]
         listed = (
-            np.empty(n_ops, np.int64),
-            np.empty(n_ops, np.int64),
-            np.empty(n_ops, np.int64),
+            np.empty(n_ops, np.int32),
+            np.empty(n_ops, np.int32),
+            np.empty(n_ops, np.int32),
             np.empty((n_ops if sram else 0, 2), np.int64),
             np.empty((n_programs, HEAD_COLUMNS), np.int64),
         )

@@ -168,7 +168,7 @@ class Family:
         return Batch(
             np.concatenate([self._ops[:0], *ops]),
             rows.reshape(-1),
-            np.tile(self._links, (len(given), 1)),
+            self._links,
             table,
             formats,
             np.full(len(given), self._other_bytes, np.int64),

@@ -204,7 +204,7 @@ def live_ranges(
 
 def map_bytes(table: MemoryTable, formats: npt.ArrayLike) -> Int64Array:
     """What each map takes in the arena, shape [n_maps]: a multiple of `QUANTUM_BYTES`."""
-    batch, height, width, depth, _, bits, _ = table.maps.T
+    batch, height, width, depth, _, bits, _ = table.maps.T.astype(np.int64)
     padded = np.where(np.asarray(formats) == NHCWB16, -(-depth // 16) * 16, depth)
     n_bits = batch * height * width * padded * bits
     n_bytes: Int64Array = -(-n_bits // (8 * QUANTUM_BYTES)) * QUANTUM_BYTES

@@ -105,10 +105,11 @@ def set_steps(
     """Write what programs span[0]..span[1] - 1 consist of to listed; return how many contexts are
     known.
 
-    index i64 [n_ops]: of each operation in ops i64 [n, OP_COLUMNS]. known (contexts i64 [n_max,
+    index i64 [n_ops]: of each operation in ops i64 [n, OP_COLUMNS]. links i64 [n_ops,
+    LINK_COLUMNS], or those of one program. known (contexts i64 [n_max,
     CONTEXT_COLUMNS], their number, slots i64 as their index). table, formats, room as of
-    `set_usage`; without usage in_place is empty. listed (alone i64 [n_ops], steps i64 [n_ops],
-    earlier i64 [n_ops], used i64 [n_ops, 2], heads i64 [n_programs, HEAD_COLUMNS]): of each program
+    `set_usage`; without usage in_place is empty. listed (alone i32 [n_ops], steps i32 [n_ops],
+    earlier i32 [n_ops], used i64 [n_ops, 2], heads i64 [n_programs, HEAD_COLUMNS]): of each program
     from its first operation on, numbers of those that depend on none before; twice the contexts of
     its steps, and 1 if a step is before; for each step 4 times the last earlier one that has the
     same weights, 2 if the scales are others, 1 if it is the one before, or `FREE`; bytes of maps
@@ -124,17 +125,19 @@ def set_steps(
         least = set_usage(program, starts, table, formats, room) if with_usage else 0
         usage = room[1]
         n_alone, n_steps, repeats, before, follows = 0, 0, 0, -1, 0
+        first = o0 if links.shape[0] == index.size else 0
         for i in range(o0, o1):
+            link = links[first + i - o0]
             number = index[i]
             step_of[i - o0] = FREE
             if not is_step(ops[number]):
                 alone[o0 + n_alone] = number
                 n_alone, before, follows = n_alone + 1, number, 0
                 continue
-            reader, context = links[i, READER], contexts[n]
+            reader, context = link[READER], contexts[n]
             context[BEFORE], context[NUMBER] = before, number
             context[AFTER] = index[o0 + reader] if reader >= 0 else -1
-            context[SHARING] = links[i, N_SHARING]
+            context[SHARING] = link[N_SHARING]
             at = mixed(context, CONTEXT_COLUMNS) & mask
             while slots[at] != FREE and not same(contexts[slots[at]], context, CONTEXT_COLUMNS):
                 at = (at + np.uint64(1)) & mask
@@ -146,10 +149,10 @@ def set_steps(
                 used[o0 + n_steps, 0] = usage[2 * (i - o0 - 1), 3] if i > o0 else 0
                 used[o0 + n_steps, 1] = usage[2 * (i - o0), 3]
             step_of[i - o0], earlier[o0 + n_steps] = n_steps, FREE
-            other = links[i, SAME_WEIGHTS]
+            other = link[SAME_WEIGHTS]
             if other >= 0 and step_of[other] >= 0:
                 repeats = 1
-                flags = 2 * (links[i, NEW_SCALES] != 0) + (links[i, SAME_AS_BEFORE] != 0)
+                flags = 2 * (link[NEW_SCALES] != 0) + (link[SAME_AS_BEFORE] != 0)
                 earlier[o0 + n_steps] = 4 * step_of[other] + flags
             n_steps, before, follows = n_steps + 1, number, 1
         heads[program, N_ALONE], heads[program, N_STEPS] = n_alone, n_steps

@@ -45,33 +45,38 @@ class MemoryTable:
 
     Attributes:
         accesses: int64 [n_accesses, 8], columns `ACCESS_COLUMNS`.
-        maps: int64 [n_maps, 7], columns `MAP_COLUMNS`.
-        in_place: whether the ofm may take the place of an ifm, int64 [n_ops], 0 or 1.
+        maps: int32 [n_maps, 7], columns `MAP_COLUMNS`.
+        in_place: whether the ofm may take the place of an ifm, int8 [n_ops], 0 or 1.
         starts: int64 [n_programs + 1, 3]: first access, map and operation of each program, and
             behind the last one how many there are.
 
     Raises:
-        ConfigError: an array has another number of columns or is not of integers, or `starts` do
-            not divide the arrays.
+        ConfigError: an array has another number of columns, is not of integers or has too large
+            ones, or `starts` do not divide the arrays.
     """
 
     accesses: Int64Array
-    maps: Int64Array
-    in_place: Int64Array
+    maps: npt.NDArray[np.int32]
+    in_place: npt.NDArray[np.int8]
     starts: Int64Array
 
     def __post_init__(self) -> None:
-        for name, columns in (
-            ("accesses", len(ACCESS_COLUMNS)),
-            ("maps", len(MAP_COLUMNS)),
-            ("in_place", 0),
-            ("starts", 3),
+        for name, columns, dtype in (
+            ("accesses", len(ACCESS_COLUMNS), np.int64),
+            ("maps", len(MAP_COLUMNS), np.int32),
+            ("in_place", 0, np.int8),
+            ("starts", 3, np.int64),
         ):
             array = integer_array(name, getattr(self, name))
             if array.shape[1:] != ((columns,) if columns else ()) or not array.ndim:
                 shape = f"[n, {columns}]" if columns else "[n]"
                 raise ConfigError(f"{name} must have shape {shape}, got {array.shape}")
-            object.__setattr__(self, name, np.require(array, np.int64, ["C", "A"]))
+            least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+            if array.size and not least <= array.min() <= array.max() <= most:
+                raise ConfigError(
+                    f"{name} must be in {least}..{most}, got {array.min()} to {array.max()}"
+                )
+            object.__setattr__(self, name, np.require(array, dtype, ["C", "A"]))
         ends = [len(self.accesses), len(self.maps), len(self.in_place)]
         starts = self.starts
         if not len(starts) or starts[0].any() or starts[-1].tolist() != ends:
@@ -118,7 +123,7 @@ class MemoryTable:
         )
 
     @classmethod
-    def _of(cls, *arrays: Int64Array) -> MemoryTable:
+    def _of(cls, *arrays: npt.NDArray[np.signedinteger]) -> MemoryTable:
         """The table of arrays that are known to be right."""
         table = object.__new__(cls)
         for name, array in zip(cls.__slots__, arrays, strict=True):
@@ -154,8 +159,8 @@ def memory_table(program: Program) -> MemoryTable:
     starts = [[0, 0, 0], [len(accesses), len(maps), len(in_place)]]
     return MemoryTable._of(
         np.array(accesses, np.int64).reshape(-1, len(ACCESS_COLUMNS)),
-        np.array(maps, np.int64).reshape(-1, len(MAP_COLUMNS)),
-        np.array(in_place, np.int64),
+        np.array(maps, np.int32).reshape(-1, len(MAP_COLUMNS)),
+        np.array(in_place, np.int8),
         np.array(starts, np.int64),
     )
 

@@ -131,6 +131,8 @@ class TestTables:
             ({"accesses": np.zeros((2, 7), int)}, "accesses must have shape [n, 8], got (2, 7)"),
             ({"in_place": np.zeros((2, 1), int)}, "in_place must have shape [n], got (2, 1)"),
             ({"maps": np.zeros((2, 7))}, "maps must hold integers, got dtype float64"),
+            ({"maps": np.full((3, 7), 1 << 31)}, "maps must be in -2147483648..2147483647, got"),
+            ({"in_place": np.array([0, 300])}, "in_place must be in -128..127, got 0 to 300"),
             ({"starts": np.zeros((2, 3), int)}, "starts must begin at 0 and end at [4, 3, 2]"),
             (
                 {"starts": np.array([[0] * 3, [5, 0, 0], [4, 3, 2]])},
