@@ -60,7 +60,7 @@ def op_costs(schedule: Schedule, on_cpu: Mapping[int, int]) -> Iterator[OpCost]:
             traversal="" if op.weights is None else op.weights.traversal,
             traffic=traffic,
             ofm_shape=op.ofm.part[1:],
-            ifm_bits=schedule.program.maps[op.ifm.map].bits,
+            ifm_bits=op.ifm.bits or schedule.program.maps[op.ifm.map].bits,
             weights_encoded_bytes=plan[WEIGHT_BYTES],
             scale_bytes=plan[SCALE_BYTES],
             depth_slices=plan_depths(plan, row),

@@ -95,16 +95,12 @@ def _is_padded(op: Op, kernel: tuple[int, ...], dilations: tuple[int, ...]) -> b
 def _conv_strides(op: Op) -> str | None:
     dilations = integers(op, "dilation_h", "dilation_w")
     strides = effective_strides(op)
-    if max(strides) > STRIDE_MAX:
-        dilations = tuple(
-            dilation if size > 1 else 1
-            for dilation, size in zip(dilations, _kernel(op), strict=True)
+    hinders = max(dilations) > 1 or _is_padded(op, _kernel(op), dilations)
+    if max(strides) > STRIDE_MAX and hinders:
+        return (
+            f"strides above {STRIDE_MAX} must have neither padding nor dilation, "
+            f"got {integers(op, 'stride_h', 'stride_w')}"
         )
-        if max(dilations) > 1 or _is_padded(op, _kernel(op), dilations):
-            return (
-                f"strides above {STRIDE_MAX} must have neither padding nor dilation, "
-                f"got {integers(op, 'stride_h', 'stride_w')}"
-            )
     return None
 
 
@@ -257,11 +253,14 @@ def _transpose(op: Op) -> str | None:
         return _wide_transpose(shape, permutation, flat)
     if unchanged:
         return None
-    if permutation in _DIRECT_TRANSPOSES:
+    if permutation in _DIRECT_TRANSPOSES and math.prod(shape[:-3]) == 1:
         if max(flat) > _AXIS_MAX:
             return f"axes of a transpose must be at most {_AXIS_MAX} long, got shape {shape}"
-    elif math.prod(shape) > _AXIS_MAX:
-        return f"elements of this transpose must be at most {_AXIS_MAX}, got shape {shape}"
+    elif math.prod(sorted(shape)[2:]) > _AXIS_MAX:
+        return (
+            f"axes of this transpose but the two shortest must have at most {_AXIS_MAX} elements "
+            f"together, got shape {shape}"
+        )
     return None
 
 
@@ -333,7 +332,7 @@ def _of_dtypes(*dtypes: str) -> Rule:
 _FREE: Final = (
     *("ADD", "SUB", "MUL", "ABS", "NEG", "QUANTIZE", "SQUARED_DIFFERENCE", "LEAKY_RELU", "PRELU"),
     *("RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "LOGISTIC", "TANH", "HARD_SWISH"),
-    *("EXP", "LOG", "RSQRT", "SOFTMAX", "CONCATENATION", "PACK", "UNPACK"),
+    *("EXP", "SOFTMAX", "CONCATENATION", "PACK", "UNPACK"),
     *("RESHAPE", "SQUEEZE", "EXPAND_DIMS"),
 )
 RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
@@ -354,6 +353,7 @@ RULES: Final[Mapping[str, tuple[Rule, ...]]] = {
     "RESIZE_NEAREST_NEIGHBOR": (_resize,),
     "TRANSPOSE": (_transpose,),
     "ELU": (_of_dtypes("int8"),),
+    **dict.fromkeys(("LOG", "RSQRT"), (_of_dtypes("int8", "int16"),)),
     "GELU": (_of_dtypes("int8", "uint8"),),
     **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), (_constant(1, "margins"),)),
     "TILE": (_constant(1, "counts"),),

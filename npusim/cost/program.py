@@ -101,6 +101,7 @@ class View:
         offset: where the part begins that it reads or writes; None: it takes the whole map.
         part_shape: shape of that part; None: the whole map.
         step: distance (height, width) between rows and columns that are read.
+        bits: of an element as this operation reads it; 0: those of the map.
     """
 
     map: int
@@ -108,6 +109,7 @@ class View:
     offset: Shape4 | None = None
     part_shape: Shape4 | None = None
     step: Pair = (1, 1)
+    bits: int = 0
 
     @property
     def part(self) -> Shape4:

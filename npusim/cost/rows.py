@@ -112,7 +112,7 @@ def program_rows(program: Program) -> tuple[npt.NDArray[np.int8], Int64Array]:
 
 def row_values(op: NpuOp, maps: Sequence[FeatureMap], formats: Sequence[int]) -> tuple[int, ...]:
     """The numbers of `row`."""
-    ifm_bits, ofm_bits = maps[op.ifm.map].bits, maps[op.ofm.map].bits
+    ifm_bits, ofm_bits = op.ifm.bits or maps[op.ifm.map].bits, maps[op.ofm.map].bits
     if not op.on_npu:  # the CPU knows more types than the NPU, and nothing here depends on them
         ifm_bits = ofm_bits = 8
     unit = op.kind if op.unit == "compound" else op.unit

@@ -167,7 +167,7 @@ class _Maps:
         """A link as a program has it."""
         shape = four_axes(link.shape)
         if link.part is None or not (_is_partial(link)):
-            return View(self.position(link.value), shape)
+            return View(self.position(link.value), shape, bits=link.bits)
         assert link.offset is not None
         stride = (1, 1) if link.stride is None else (link.stride[-3], link.stride[-2])
         offset = _folded_offset(link.offset, link.shape)

@@ -85,6 +85,7 @@ class Link:
         offset: where the part begins that it reads or writes; None: it takes everything.
         part: shape of that part; None: everything.
         stride: distance of the elements that are taken, for each axis; None: 1.
+        bits: of an element as this step reads it; 0: those of the value.
     """
 
     value: Value
@@ -93,6 +94,7 @@ class Link:
     offset: Shape | None = None
     part: Shape | None = None
     stride: Shape | None = None
+    bits: int = 0
 
     @property
     def taken(self) -> Shape:

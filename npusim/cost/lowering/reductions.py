@@ -13,6 +13,7 @@ Source: [VELA] regor 5.2.0, found by comparing with its compiled operations.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 from npusim.cost.lowering import weights
@@ -148,7 +149,7 @@ def _sum_by_weights(step: Step) -> None:
 
 
 def lower_arg_max(graph: Graph, step: Step) -> None:
-    """Make ARG_MAX a depthwise convolution, a pool, a table and a sum that widens."""
+    """Make ARG_MAX a depthwise convolution, a pool, a table and one or two sums that widen."""
     op = step.op
     assert op is not None
     shape = (1,) * (3 - len(step.ifm.shape)) + step.ifm.shape
@@ -172,8 +173,18 @@ def lower_arg_max(graph: Graph, step: Step) -> None:
     table = graph.add("activation", [largest], number, step, suffix="number")
     table.table_bytes, table.attributes["table_content"] = WORD_TABLE, ("number", depth)
     ofm_shape = (*step.ifm.shape[:-1], 1)
-    ofm = step.ofm.seen((1,) * (3 - len(ofm_shape)) + ofm_shape)
-    graph.add("add", [number, scalar("zero", "int16")], ofm, step, suffix="widening")
+    ofm_shape = (1,) * (3 - len(ofm_shape)) + ofm_shape
+    ofm = step.ofm.seen(ofm_shape)
+    if ofm.value.dtype != "int64":
+        graph.add("add", [number, scalar("zero", "int16")], ofm, step, suffix="widening")
+        return
+    words = whole(Value(f"{name}_32bit", ofm_shape, "int32"))
+    graph.add("add", [number, scalar("zero", "int16")], words, step, suffix="widening")
+    pairs = (*ofm_shape[:-1], 2)  # of half words, which the compiler widens in turn
+    ofm.value.dtype = "int32"  # and has room for no more
+    halves = replace(words, shape=pairs, bits=16)
+    operands = [halves, scalar("zero", "int16")]
+    graph.add("add", operands, ofm.seen(pairs), step, suffix="64 bits")
 
 
 def turn_operands(graph: Graph, step: Step) -> None:
