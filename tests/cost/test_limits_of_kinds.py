@@ -96,3 +96,17 @@ def test_positions_of_maxima_by_type(dtype):
         for shape in shapes
     }
     assert wrong(networks) == []
+
+
+@pytest.mark.parametrize("activation", ["NONE", "RELU", "TANH"])
+def test_batches_of_maps_of_one_line(activation):
+    networks = {}
+    for batch, size, depth in product((1, 2, 3, 4), ((1, 11), (11, 1), (1, 1), (2, 3)), (8, 32)):
+        net = NetworkBuilder("batch")
+        image = net.input((batch, *size, 17), scale=0.1)
+        codes = np.random.default_rng(0).integers(-90, 90, (depth, 1, 1, 17)).astype(np.int8)
+        weights = net.constant(codes, scales=0.01)
+        bias = net.bias([0] * depth, image, weights)
+        made = net.op("CONV_2D", image, weights, bias, scale=0.1, fused_activation=activation)
+        networks[batch, size, depth] = net.build(made)
+    assert wrong(networks) == []

@@ -2,7 +2,8 @@
 """From lowered steps to a program: fusing activations, gathering the CPU's operations, numbering.
 
 * An activation joins the step right before it if that alone writes, and the activation alone
-  reads, what is between them, and neither is wanted by the caller.
+  reads, what is between them, and neither is wanted by the caller; but not a convolution that
+  sees the maps of a batch as one.
 * Operations of the CPU that read only what the caller provides come first, those that write only
   what the caller gets last; others move towards the end past operations that do not need them.
 
@@ -38,6 +39,8 @@ def fuse_activations(steps: list[Step]) -> list[Step]:
 
 def _can_join(before: Step, activation: Step, n_reads: Counter[int]) -> bool:
     if before.kind in ("cpu", "activation") or "activation" in before.attributes:
+        return False
+    if "squared" in before.attributes:
         return False
     if before.kind == "copy" and not (_is_whole(before.ifm) and _is_whole(before.ofm)):
         return False

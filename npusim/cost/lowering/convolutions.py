@@ -64,6 +64,7 @@ def lower_convolution(graph: Graph, step: Step) -> None:
     if step.ifm.taken[0] > 1 and is_pointwise:
         step.read_instead(0, _squared(step.ifm, step.weights.shape[3]))
         step.write_instead(0, _squared(step.ofm, step.weights.shape[0]))
+        step.attributes["squared"] = True
     unroll_strides(graph, step)
 
 
