@@ -22,10 +22,10 @@ def _conv(draw: RandomGraph) -> Tensor | None:
     x = draw.take(4)
     if x is None:
         return None
-    kernel = (draw.pick(1, 4), draw.pick(1, 4))
+    kernel = draw.kernel()
     depth = (4, 8, 16, 24, 32)[draw.pick(0, 5)]
-    weights = draw.weights((depth, *kernel, x.shape[3]), 0)
-    window = draw.window(x, kernel)
+    weights = draw.weights((depth, *kernel, x.shape[3] // draw.groups(x)), 0)
+    window = draw.window(x, kernel, dilates=True)
     return draw.op(
         *("CONV_2D", x, weights, draw.bias(x, weights, depth)),
         scale=draw.scale(),
@@ -38,7 +38,7 @@ def _depthwise(draw: RandomGraph) -> Tensor | None:
     x = draw.take(4)
     if x is None:
         return None
-    kernel, multiplier = (draw.pick(1, 4), draw.pick(1, 4)), draw.pick(1, 3)
+    kernel, multiplier = draw.kernel(), draw.pick(1, 3)
     depth = x.shape[3] * multiplier
     weights = draw.weights((1, *kernel, depth), 3)
     return draw.op(
@@ -46,7 +46,7 @@ def _depthwise(draw: RandomGraph) -> Tensor | None:
         scale=draw.scale(),
         fused_activation=draw.activation(),
         depth_multiplier=multiplier,
-        **draw.window(x, kernel),
+        **draw.window(x, kernel, dilates=True),
     )
 
 
@@ -55,7 +55,7 @@ def _pool(draw: RandomGraph) -> Tensor | None:
     if x is None:
         return None
     kind = ("MAX_POOL_2D", "AVERAGE_POOL_2D")[draw.pick(0, 2)]
-    kernel = (draw.pick(1, 4), draw.pick(1, 4))
+    kernel = draw.pool_kernel(x)
     window = draw.window(x, kernel)
     activation = "RELU" if draw.maybe(0.2) else "NONE"
     return draw.op(

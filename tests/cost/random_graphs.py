@@ -141,7 +141,20 @@ class RandomGraph:
         dtype = "int64" if x.dtype == "int16" else "int32"
         return self.net.bias(self.rng.integers(-100, 100, n), x, weights, dtype=dtype)
 
-    def window(self, x: Tensor, kernel: tuple[int, int]) -> dict[str, Any]:
+    def kernel(self) -> tuple[int, ...]:
+        return self.pick(1, 4), self.pick(1, 4)
+
+    def pool_kernel(self, x: Tensor) -> tuple[int, ...]:
+        return self.kernel()
+
+    def groups(self, x: Tensor) -> int:
+        """Groups of a convolution of an even number of kernels."""
+        return 1
+
+    def window(
+        self, x: Tensor, kernel: tuple[int, ...], *, dilates: bool = False
+    ) -> dict[str, Any]:
+        """Strides and padding of a convolution or a pool; dilates: whether it can be dilated."""
         strides = [self.pick(1, 4) for _ in "hw"] if self.maybe(0.3) else [1, 1]
         fits = all(length >= size for length, size in zip(x.shape[1:3], kernel, strict=True))
         return {

@@ -27,7 +27,20 @@ class ShortGraph(RandomGraph):
         shape = (self.batch, self.pick(1, 9), self.pick(1, 9), depth)
         return self.net.input(shape, self.dtype, scale=self.scale())
 
-    def wide_window(self, x: Tensor, kernel: tuple[int, ...], dilates: bool) -> dict[str, Any]:
+    def kernel(self) -> tuple[int, ...]:
+        return self.pick(1, 6), self.pick(1, 6)
+
+    def pool_kernel(self, x: Tensor) -> tuple[int, ...]:
+        if self.maybe(0.3):
+            return x.shape[1:3]
+        return self.pick(1, 10), self.pick(1, 10)
+
+    def groups(self, x: Tensor) -> int:
+        return 2 if x.shape[3] % 2 == 0 and self.maybe(0.15) else 1
+
+    def window(
+        self, x: Tensor, kernel: tuple[int, ...], *, dilates: bool = False
+    ) -> dict[str, Any]:
         """Strides up to 6 or dilations up to 4."""
         largest = 6 if self.maybe(0.15) else 3
         strides = [self.pick(1, largest + 1) for _ in "hw"] if self.maybe(0.5) else [1, 1]
@@ -42,46 +55,11 @@ class ShortGraph(RandomGraph):
         return given | {"padding": "VALID" if fits and self.maybe(0.5) else "SAME"}
 
 
-def _kernel(draw: ShortGraph, most: int = 5) -> tuple[int, int]:
-    return draw.pick(1, most + 1), draw.pick(1, most + 1)
-
-
-def _conv(draw: ShortGraph) -> Tensor | None:
-    x = draw.take(4)
-    if x is None:
-        return None
-    kernel, depth = _kernel(draw), (1, 3, 8, 16, 24)[draw.pick(0, 5)]
-    grouped = draw.maybe(0.15) and x.shape[3] % 2 == 0 and depth % 2 == 0
-    weights = draw.weights((depth, *kernel, x.shape[3] // (2 if grouped else 1)), 0)
-    return draw.op(
-        *("CONV_2D", x, weights, draw.bias(x, weights, depth)),
-        scale=draw.scale(),
-        fused_activation=draw.activation(),
-        **draw.wide_window(x, kernel, True),
-    )
-
-
-def _depthwise(draw: ShortGraph) -> Tensor | None:
-    x = draw.take(4)
-    if x is None:
-        return None
-    kernel, multiplier = _kernel(draw), (1, 1, 2, 3)[draw.pick(0, 4)]
-    depth = x.shape[3] * multiplier
-    weights = draw.weights((1, *kernel, depth), 3)
-    return draw.op(
-        *("DEPTHWISE_CONV_2D", x, weights, draw.bias(x, weights, depth)),
-        scale=draw.scale(),
-        fused_activation=draw.activation(),
-        depth_multiplier=multiplier,
-        **draw.wide_window(x, kernel, True),
-    )
-
-
 def _transpose_conv(draw: ShortGraph) -> Tensor | None:
     x = draw.take(4)
     if x is None or x.n_elements > 1500:
         return None
-    kernel, depth = _kernel(draw, 4), (1, 3, 8, 16)[draw.pick(0, 4)]
+    kernel, depth = draw.kernel(), (1, 3, 8, 16)[draw.pick(0, 4)]
     strides = ((2, 2), (2, 2), (1, 1), (1, 2), (2, 1))[draw.pick(0, 5)]
     is_same = draw.maybe(0.5)
     size = [
@@ -100,21 +78,6 @@ def _transpose_conv(draw: ShortGraph) -> Tensor | None:
         stride_w=strides[1],
         padding="SAME" if is_same else "VALID",
         shape=shape,
-    )
-
-
-def _pool(draw: ShortGraph) -> Tensor | None:
-    x = draw.take(4)
-    if x is None:
-        return None
-    kind = ("MAX_POOL_2D", "AVERAGE_POOL_2D")[draw.pick(0, 2)]
-    kernel = x.shape[1:3] if draw.maybe(0.3) else _kernel(draw, 9)
-    return draw.op(
-        *(kind, x),
-        filter_h=kernel[0],
-        filter_w=kernel[1],
-        fused_activation="RELU" if draw.maybe(0.2) else "NONE",
-        **draw.wide_window(x, kernel, False),
     )
 
 
@@ -173,10 +136,7 @@ def _repeated(draw: ShortGraph) -> Tensor | None:
 
 KINDS: dict[str, Callable[[Any], Any]] = {
     **{kind: make for kind, make in NARROW_KINDS.items() if kind != "cpu"},
-    "convolution": _conv,
-    "depthwise": _depthwise,
     "transpose convolution": _transpose_conv,
-    "pool": _pool,
     "fully connected": _fully_connected,
     "to type": _to_type,
     "repeated": _repeated,

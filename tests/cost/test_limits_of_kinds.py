@@ -9,25 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import regor_oracle as oracle
+from compared_costs import differing
 
-from npusim.cost.estimate import estimate
 from npusim.network import Network
 from npusim.network_builder import NetworkBuilder
-
-Figures = tuple[int, ...]
-
-
-def differs(network: Network) -> tuple[Figures, Figures] | None:
-    """The compiler's operations of the CPU, cycles, flash and SRAM, and ours, unless the same."""
-    report = oracle.compile_model(network, "ethos-u55-128").perf_report
-    ours = estimate(network, "ethos-u55-128")
-    theirs = report.cpuOps, report.totalCycles, report.readOnlyPeakUsage
-    figures = ours.n_cpu_ops, ours.total_cycles, ours.flash_bytes
-    if "Sram" in report.memories:
-        theirs += (report.memories["Sram"].peakUsage,)
-        figures += (ours.sram_peak_bytes,)
-    return None if theirs == figures else (theirs, figures)
 
 
 def one(kind: str, given: tuple[Any, ...], ifm_dtype: str = "int8", **attributes: Any) -> Network:
@@ -35,11 +20,6 @@ def one(kind: str, given: tuple[Any, ...], ifm_dtype: str = "int8", **attributes
     net = NetworkBuilder("one")
     image = net.input(given[0], ifm_dtype, scale=0.1)
     return net.build(net.op(kind, image, *given[1:], **attributes))
-
-
-def wrong(networks: dict[Any, Network]) -> list[Any]:
-    found = {case: differs(network) for case, network in networks.items()}
-    return [(case, figures) for case, figures in found.items() if figures is not None]
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
@@ -56,7 +36,7 @@ def test_long_strides_with_dilation(padding):
         bias = net.bias([0] * 4, image, weights)
         made = net.op("CONV_2D", image, weights, bias, scale=0.1, padding=padding, **window)
         networks[kernel, dilation, strides] = net.build(made)
-    assert wrong(networks) == []
+    assert differing(networks) == []
 
 
 @pytest.mark.parametrize(
@@ -68,7 +48,7 @@ def test_transposes_of_large_maps(shape):
     for axes in list(permutations(range(4)))[1::3]:
         turned = [shape[axis] for axis in axes]
         networks[axes] = one("TRANSPOSE", (shape, np.array(axes, np.int32)), shape=turned)
-    assert wrong(networks) == []
+    assert differing(networks) == []
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "uint8"])
@@ -80,7 +60,7 @@ def test_functions_of_one_element_by_type(dtype):
         for kind in kinds
         if dtype == "int8" or kind not in ("HARD_SWISH", "ELU")
     }
-    assert wrong(networks) == []
+    assert differing(networks) == []
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
@@ -95,7 +75,7 @@ def test_positions_of_maxima_by_type(dtype):
         )
         for shape in shapes
     }
-    assert wrong(networks) == []
+    assert differing(networks) == []
 
 
 @pytest.mark.parametrize("activation", ["NONE", "RELU", "TANH"])
@@ -109,4 +89,4 @@ def test_batches_of_maps_of_one_line(activation):
         bias = net.bias([0] * depth, image, weights)
         made = net.op("CONV_2D", image, weights, bias, scale=0.1, fused_activation=activation)
         networks[batch, size, depth] = net.build(made)
-    assert wrong(networks) == []
+    assert differing(networks) == []

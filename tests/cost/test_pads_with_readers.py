@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import regor_oracle as oracle
+from compared_costs import differing, differs
 
-from npusim.cost.estimate import estimate
 from npusim.network import Network
 from npusim.network_builder import NetworkBuilder
 from npusim.tensor import Tensor
@@ -73,29 +72,20 @@ def network(first: str, second: str, margin: tuple[int, int]) -> Network:
 
 @pytest.mark.parametrize("first", READERS)
 def test_the_compiler_says_the_same(first):
-    differing = []
-    for second, margin in product(READERS, ((1, 1), (0, 1), (3, 3))):
-        made = network(first, second, margin)
-        report = oracle.compile_model(made, "ethos-u55-64").perf_report
-        ours = estimate(made, "ethos-u55-64")
-        theirs = report.totalCycles, report.memories["Sram"].peakUsage, report.readOnlyPeakUsage
-        figures = ours.total_cycles, ours.sram_peak_bytes, ours.flash_bytes
-        if theirs != figures:
-            differing.append((second, margin, theirs, figures))
-    assert differing == []
+    cases = product(READERS, ((1, 1), (0, 1), (3, 3)))
+    networks = {case: network(first, *case) for case in cases}
+    assert differing(networks, "ethos-u55-64") == []
 
 
 def test_attention_to_a_padded_map():
     padded = Padded((1, 1))
     gated = padded.op("MUL", padded.mean())
-    made = padded.net.build(gated)
-    report = oracle.compile_model(made, "ethos-u55-64").perf_report
-    assert estimate(made, "ethos-u55-64").total_cycles == report.totalCycles
+    assert differs(padded.net.build(gated)) is None
 
 
 @pytest.mark.parametrize("kind", ["REDUCE_MAX", "REDUCE_MIN", "MEAN"])
 def test_reductions_of_parts(kind):
-    differing = []
+    networks = {}
     for axis, cut in product(range(4), repeat=2):
         net = NetworkBuilder("part")
         image = net.input((1, 6, 10, 16), scale=0.1)
@@ -106,12 +96,7 @@ def test_reductions_of_parts(kind):
         )
         shape = [1 if at == axis else n for at, n in enumerate(size)]
         scale = {"scale": 0.3} if kind == "MEAN" else {}
-        made = net.build(
+        networks[axis, cut] = net.build(
             net.op(kind, part, np.array([axis], np.int32), shape=shape, keep_dims=True, **scale)
         )
-        report = oracle.compile_model(made, "ethos-u55-64").perf_report
-        ours = estimate(made, "ethos-u55-64")
-        theirs = report.totalCycles, report.memories["Sram"].peakUsage
-        if theirs != (ours.total_cycles, ours.sram_peak_bytes):
-            differing.append((axis, cut, theirs, ours.total_cycles, ours.sram_peak_bytes))
-    assert differing == []
+    assert differing(networks, "ethos-u55-64") == []

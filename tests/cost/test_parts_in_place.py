@@ -6,14 +6,14 @@ Every kind of step before a concatenation, along every axis, of maps alone and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
-import regor_oracle as oracle
+from compared_costs import differing
 
-from npusim.cost.estimate import estimate
 from npusim.network import Network
 from npusim.network_builder import NetworkBuilder
 from npusim.tensor import Tensor
@@ -51,10 +51,8 @@ class Parts:
         shape = [self.image.shape[axis] for axis in axes]
         return self.net.op("TRANSPOSE", self.image, axes.astype(np.int32), shape=shape)
 
-    def joined(self, axis: int) -> Network | None:
-        """Side by side with an input; None where the map has fewer axes."""
-        if axis >= len(self.made.shape):
-            return None
+    def joined(self, axis: int) -> Network:
+        """Side by side with an input."""
         known = self.made.quantization
         assert known is not None
         other = self.net.input(
@@ -66,10 +64,8 @@ class Parts:
             self.net.op("CONCATENATION", self.made, other, axis=axis, shape=shape)
         )
 
-    def padded(self, axis: int) -> Network | None:
+    def padded(self, axis: int) -> Network:
         """With a margin on both sides."""
-        if axis >= len(self.made.shape):
-            return None
         margins = np.zeros((len(self.made.shape), 2), np.int32)
         margins[axis] = 1
         shape = [n + int(sides.sum()) for n, sides in zip(self.made.shape, margins, strict=True)]
@@ -101,32 +97,13 @@ KINDS: dict[str, Callable[[Parts], Tensor]] = {
 SHAPES: list[Shape] = [(1, 4, 6, 8), (2, 4, 6, 8), (3, 1, 1, 8), (3, 4, 8), (5, 8)]
 
 
-def cases(kind: str) -> Iterator[tuple[Shape, str, int, Network]]:
-    for shape in SHAPES:
-        if len(shape) < 4 and kind in ON_MAPS:
-            continue
-        for way in ("joined", "padded"):
-            for axis in range(len(shape)):
-                made = getattr(Parts(kind, shape), way)(axis)
-                if made is not None:
-                    yield shape, way, axis, made
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_compiler_says_the_same(kind):
-    differing, n = [], 0
-    for *case, network in cases(kind):
-        try:
-            report = oracle.compile_model(network, "ethos-u55-128").perf_report
-        except RuntimeError:  # resizes of batches
-            continue
-        ours = estimate(network, "ethos-u55-128")
-        theirs = (
-            *(report.totalCycles, report.memories["Sram"].peakUsage),
-            report.readOnlyPeakUsage,
-        )
-        n += 1
-        if theirs != (ours.total_cycles, ours.sram_peak_bytes, ours.flash_bytes):
-            differing.append((*case, theirs, ours.total_cycles, ours.sram_peak_bytes))
-    assert differing == []
-    assert n >= 8
+    networks = {}
+    for shape, way in product(SHAPES, (Parts.joined, Parts.padded)):
+        if kind in ON_MAPS and (len(shape) < 4 or ("by" in kind and shape[0] > 1)):
+            continue  # the compiler fails at resizes of batches, and at some that become one
+        for axis in range("by 4" in kind, len(shape)):
+            networks[shape, way.__name__, axis] = way(Parts(kind, shape), axis)
+    assert len(networks) >= 6
+    assert differing(networks) == []

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import regor_oracle as oracle
+from compared_costs import differs
 
-from npusim.cost.estimate import estimate
 from npusim.network import Network
 from npusim.network_builder import NetworkBuilder
 from npusim.tensor import Tensor
@@ -62,17 +61,6 @@ class Chain:
 
     def build(self, *others: Tensor) -> Network:
         return self.net.build(self.last, *others)
-
-
-def differs(network: Network) -> tuple[Any, ...]:
-    """The compiler's figures and ours if they are not the same."""
-    report = oracle.compile_model(network, "ethos-u55-128").perf_report
-    if "Sram" not in report.memories:  # all on the CPU
-        return ()
-    ours = estimate(network, "ethos-u55-128")
-    theirs = report.totalCycles, report.memories["Sram"].peakUsage, report.readOnlyPeakUsage
-    figures = ours.total_cycles, ours.sram_peak_bytes, ours.flash_bytes
-    return () if theirs == figures else (theirs, figures)
 
 
 def zero(dtype: str, point: int) -> int:
